@@ -1,0 +1,78 @@
+//! Calling cargo from inside `cargo run`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::project::Project;
+
+/// The cargo that runs us, so that `cargo +nightly xtask` stays what it says.
+pub(crate) fn program(project: &Project) -> PathBuf {
+    PathBuf::from(project.env.get("CARGO").unwrap_or("cargo"))
+}
+
+/// Removes what the outer `cargo run` has set for this package: it would make an inner cargo build
+/// some crates again.
+pub(crate) fn clean_env(command: &mut Command) {
+    for name in [
+        "CARGO",
+        "CARGO_MANIFEST_DIR",
+        "CARGO_MANIFEST_PATH",
+        "CARGO_PKG_AUTHORS",
+        "CARGO_PKG_DESCRIPTION",
+        "CARGO_PKG_HOMEPAGE",
+        "CARGO_PKG_LICENSE",
+        "CARGO_PKG_LICENSE_FILE",
+        "CARGO_PKG_NAME",
+        "CARGO_PKG_README",
+        "CARGO_PKG_REPOSITORY",
+        "CARGO_PKG_RUST_VERSION",
+        "CARGO_PKG_VERSION",
+        "CARGO_PKG_VERSION_MAJOR",
+        "CARGO_PKG_VERSION_MINOR",
+        "CARGO_PKG_VERSION_PATCH",
+        "CARGO_PKG_VERSION_PRE",
+    ] {
+        command.env_remove(name);
+    }
+}
+
+/// The folder cargo builds into.
+pub(crate) fn target_dir(project: &Project) -> PathBuf {
+    let named = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"]
+        .into_iter()
+        .find_map(|name| project.env.get(name));
+    if let Some(dir) = named {
+        return project.root.join(dir);
+    }
+    // We lie in it ourselves, wherever the person's cargo configuration puts it.
+    std::env::current_exe()
+        .ok()
+        .as_deref()
+        .and_then(target_of)
+        .unwrap_or_else(|| project.root.join("target"))
+}
+
+/// `…/target/debug/xtask` → `…/target`.
+fn target_of(exe: &Path) -> Option<PathBuf> {
+    let profile = exe.parent()?;
+    let name = profile.file_name()?.to_str()?;
+    matches!(name, "debug" | "release")
+        .then(|| profile.parent().map(Path::to_path_buf))
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_folder_is_where_this_program_lies() {
+        assert_eq!(
+            target_of(Path::new("/x/target/debug/xtask")),
+            Some("/x/target".into())
+        );
+        assert_eq!(target_of(Path::new("/usr/local/bin/xtask")), None);
+    }
+}
