@@ -7,15 +7,7 @@
 
 pub mod clock;
 pub mod config;
-
 pub mod domain;
 pub mod id;
-
-
-
-
-
-
-
-
-
+pub mod models;
+pub mod store;

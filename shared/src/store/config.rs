@@ -1,0 +1,65 @@
+//! Where the database is and how many connections a process may hold.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::config::Vars;
+
+/// Connection settings of one process.
+#[derive(Clone, Debug)]
+pub struct DbConfig {
+    /// `postgres://user:password@host:port/database`; secret, as it holds the password.
+    pub url: SecretString,
+    /// Connections kept open.
+    pub pool_min: u32,
+    /// Connections at most.
+    pub pool_max: u32,
+    /// How long a caller waits for a free connection before it gets "unavailable".
+    pub acquire_timeout: Duration,
+}
+
+impl DbConfig {
+    /// Reads `DATABASE_URL`, or its parts `DB_HOST`, `DB_PORT`, `DB_NAME`, `DB_USER`, `DB_PASSWORD`.
+    pub fn from_vars(vars: &mut Vars) -> Self {
+        let url: Option<String> =
+            vars.optional("DATABASE_URL", "Postgres, as postgres://user:password@host:port/database; replaces DB_*");
+        let host: Option<String> = vars.optional("DB_HOST", "Postgres host, where DATABASE_URL is not set");
+        let port: u16 = vars.get("DB_PORT", "5432", "Postgres port");
+        let name: String = vars.get("DB_NAME", "balas", "Postgres database");
+        let user: String = vars.get("DB_USER", "balas_api", "Postgres login");
+        let password: Option<String> = vars.optional("DB_PASSWORD", "Postgres password; secret");
+        let pool_min = vars.within("DB_POOL_MIN", 2_u32, (0, 1000), "connections kept open");
+        let pool_max = vars.within("DB_POOL_MAX", 16_u32, (1, 1000), "connections at most");
+        let acquire_timeout =
+            vars.seconds("DB_ACQUIRE_TIMEOUT", "3", "seconds to wait for a free connection before answering 503");
+        if pool_min > pool_max {
+            vars.problem("DB_POOL_MIN", "must not exceed DB_POOL_MAX");
+        }
+        let url = match (url, host) {
+            (Some(url), _) => url,
+            (None, Some(host)) => {
+                let password = password.map(|p| format!(":{}", percent(&p))).unwrap_or_default();
+                format!("postgres://{}{password}@{host}:{port}/{name}", percent(&user))
+            }
+            (None, None) => {
+                vars.problem("DATABASE_URL", "is required (or DB_HOST)");
+                String::new()
+            }
+        };
+        if !url.is_empty() && url.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
+            vars.problem("DATABASE_URL", "must look like postgres://user:password@host:port/database");
+        }
+        Self { url: url.into(), pool_min, pool_max, acquire_timeout }
+    }
+}
+
+/// Percent-encodes what a user or password may not hold in a URL.
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

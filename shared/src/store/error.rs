@@ -1,0 +1,55 @@
+//! What can go wrong with the database.
+
+/// The result of every store function.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// A statement or a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres refused a statement or could not be reached.
+    #[error("failed to use the database")]
+    Database(#[from] sqlx::Error),
+    /// A row holds a value this version does not know.
+    #[error("failed to read a stored value: {0}")]
+    Corrupt(String),
+}
+
+impl StoreError {
+    /// Whether the database is away, as opposed to a fault of a statement: the caller may try
+    /// again, and the API answers 503.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed
+            | sqlx::Error::Protocol(_) => true,
+            // Classes 08 connection, 53 resources, 57 operator intervention; a read-only answer
+            // means that a fail-over left us on a replica.
+            sqlx::Error::Database(inner) => inner.code().is_some_and(|code| {
+                matches!(code.get(..2), Some("08" | "53" | "57")) || code == "25006"
+            }),
+            _ => false,
+        }
+    }
+
+    /// Whether two transactions collided and the loser may simply run again.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(inner)) = self else { return false };
+        matches!(inner.code().as_deref(), Some("40001" | "40P01" | "55P03"))
+    }
+
+    /// The violated constraint, where one was.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Database(sqlx::Error::Database(inner)) => inner.constraint(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Accepting a message: the user message and its generation become durable together.
+
+use std::time::Duration;
+
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::chain_json;
+use crate::domain::{
+    Attachment, ContentType, ConversationStatus, Generation, GenerationKind, GenerationStatus, Message, Priority,
+    SenderType, Timings,
+};
+use crate::models::Model;
+use crate::store::{StoreResult, UserTx};
+use crate::{clock::Clock, id};
+
+/// What a new message does while a generation of its conversation is unfinished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Concurrency {
+    /// Waits its turn.
+    #[default]
+    Enqueue,
+    /// Is refused.
+    Reject,
+    /// Cancels the unfinished ones first; the caller does so in the same transaction.
+    Interrupt,
+}
+
+/// The user message to store.
+#[derive(Clone, Debug)]
+pub struct NewMessage<'a> {
+    /// Where it belongs.
+    pub conversation_id: Uuid,
+    /// The text.
+    pub content: &'a str,
+    /// What it carries.
+    pub content_type: ContentType,
+    /// What is attached.
+    pub attachments: &'a [Attachment],
+    /// The message it continues; must be of the same conversation.
+    pub parent_message_id: Option<Uuid>,
+}
+
+/// The work to queue.
+#[derive(Clone, Debug)]
+pub struct NewGeneration<'a> {
+    /// The queue it waits in.
+    pub priority: Priority,
+    /// The models it may use, never empty.
+    pub chain: &'a [Model],
+    /// Whether clients want the text as it comes.
+    pub stream: bool,
+    /// How long it may take in all.
+    pub deadline: Duration,
+    /// Claims before it is given up.
+    pub max_attempts: i32,
+    /// Correlation, carried to the upstream and the notification.
+    pub request_id: Option<&'a str>,
+    /// W3C trace context.
+    pub traceparent: Option<&'a str>,
+}
+
+/// What became of a new message.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Stored, once the transaction commits.
+    Stored {
+        /// The message of the person.
+        user_message: Box<Message>,
+        /// Its generation, queued.
+        generation: Box<Generation>,
+        /// Whether nothing older of the conversation is unfinished, so that it can be claimed.
+        is_head: bool,
+    },
+    /// There is no such conversation of this person.
+    ConversationNotFound,
+    /// The conversation is archived.
+    NotActive,
+    /// The parent is not a message of this conversation.
+    ParentNotFound,
+    /// `Concurrency::Reject`, and something is unfinished.
+    Busy,
+}
+
+/// Locks a conversation until the transaction ends, so that what follows sees all that was
+/// accepted before. Returns whether there is one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_conversation(tx: &mut UserTx, id: Uuid) -> StoreResult<bool> {
+    let user_id = tx.user_id();
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM chat.conversations WHERE id = $1 AND user_id = $2 AND status <> 'deleted' FOR UPDATE",
+        id,
+        user_id
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Stores a message and queues its generation, in one statement.
+///
+/// Ids are made here: the message sorts after everything in the conversation and the generation
+/// after the message. When the conversation has moved past the id that the clock gave, the
+/// statement stores nothing and is run once more with a later one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn accept(
+    tx: &mut UserTx,
+    clock: &Clock,
+    message: &NewMessage<'_>,
+    generation: &NewGeneration<'_>,
+    concurrency: Concurrency,
+) -> StoreResult<Accepted> {
+    let mut last = None;
+    loop {
+        let message_id = id::new_after(clock.now(), last);
+        let generation_id = id::new_after(clock.now(), Some(message_id));
+        match insert(tx, message_id, generation_id, message, generation, concurrency).await? {
+            Inserted::Behind(last_id) => last = Some(last_id),
+            Inserted::Done(accepted) => return Ok(accepted),
+        }
+    }
+}
+
+enum Inserted {
+    Done(Accepted),
+    Behind(Uuid),
+}
+
+async fn insert(
+    tx: &mut UserTx,
+    message_id: Uuid,
+    generation_id: Uuid,
+    message: &NewMessage<'_>,
+    generation: &NewGeneration<'_>,
+    concurrency: Concurrency,
+) -> StoreResult<Inserted> {
+    let user_id = tx.user_id();
+    let Some(model) = generation.chain.first() else {
+        return Err(crate::store::StoreError::Corrupt("a generation needs a model".to_owned()));
+    };
+    let row = sqlx::query!(
+        r#"WITH conversation AS (
+               SELECT c.id, c.status, c.last_id, c.context_type FROM chat.conversations c
+               WHERE c.id = $1 AND c.user_id = $2 AND c.status <> 'deleted' FOR UPDATE
+           ), checked AS (
+               SELECT c.*, c.last_id < $3 AS id_fits,
+                      ($5::uuid IS NULL OR EXISTS (
+                          SELECT FROM chat.messages p WHERE p.id = $5 AND p.conversation_id = c.id)) AS parent_fits,
+                      NOT EXISTS (
+                          SELECT FROM chat.generations g
+                          WHERE g.conversation_id = c.id AND g.status IN ('queued', 'in_progress')
+                            AND g.kind <> 'title') AS is_head
+               FROM conversation c
+           ), touched AS (
+               UPDATE chat.conversations c
+               SET message_count = c.message_count + 1, last_id = $4, last_message_at = now(),
+                   last_activity_at = now(), updated_at = now()
+               FROM checked k
+               WHERE c.id = k.id AND k.status = 'active' AND k.id_fits AND k.parent_fits AND (k.is_head OR NOT $6)
+               RETURNING c.id, c.context_type
+           ), message AS (
+               INSERT INTO chat.messages (id, user_id, conversation_id, sender_type, content, content_type,
+                                          attachments, parent_message_id, token_count)
+               SELECT $3, $2, t.id, 'user', $7, $8, $9, $5, $10 FROM touched t
+           ), generation AS (
+               INSERT INTO chat.generations (id, user_id, conversation_id, kind, context_type, priority, model_chain,
+                                             model, is_free_model, stream, user_message_id, max_attempts, deadline_at,
+                                             request_id, traceparent)
+               SELECT $4, $2, t.id, 'reply', t.context_type, $11, $12, $13, $14, $15, $3, $16,
+                      now() + $17 * interval '1 second', $18, $19
+               FROM touched t
+           )
+           SELECT k.status AS "status!: ConversationStatus", k.last_id AS "last_id!", k.id_fits AS "id_fits!",
+                  k.parent_fits AS "parent_fits!", k.is_head AS "is_head!", now() AS "now!: OffsetDateTime"
+           FROM checked k"#,
+        message.conversation_id,
+        user_id,
+        message_id,
+        generation_id,
+        message.parent_message_id,
+        concurrency == Concurrency::Reject,
+        message.content,
+        message.content_type as _,
+        Json(message.attachments) as _,
+        i32::try_from(crate::domain::estimate_tokens(message.content)).unwrap_or(i32::MAX),
+        generation.priority as _,
+        chain_json(generation.chain),
+        model.name,
+        model.free,
+        generation.stream,
+        generation.max_attempts,
+        generation.deadline.as_secs_f64(),
+        generation.request_id,
+        generation.traceparent,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(row) = row else { return Ok(Inserted::Done(Accepted::ConversationNotFound)) };
+    if row.status != ConversationStatus::Active {
+        return Ok(Inserted::Done(Accepted::NotActive));
+    }
+    if !row.parent_fits {
+        return Ok(Inserted::Done(Accepted::ParentNotFound));
+    }
+    if concurrency == Concurrency::Reject && !row.is_head {
+        return Ok(Inserted::Done(Accepted::Busy));
+    }
+    if !row.id_fits {
+        return Ok(Inserted::Behind(row.last_id));
+    }
+    let user_message = Message {
+        id: message_id,
+        conversation_id: message.conversation_id,
+        sender_type: SenderType::User,
+        content: message.content.to_owned(),
+        content_type: message.content_type,
+        attachments: message.attachments.to_vec(),
+        metadata: serde_json::json!({}),
+        parent_message_id: message.parent_message_id,
+        superseded_by: None,
+        created_at: row.now,
+    };
+    let queued = queued_generation(
+        generation_id,
+        message.conversation_id,
+        GenerationKind::Reply,
+        model,
+        message_id,
+        row.now,
+    );
+    Ok(Inserted::Done(Accepted::Stored {
+        user_message: Box::new(user_message),
+        generation: Box::new(queued),
+        is_head: row.is_head,
+    }))
+}
+
+/// The public shape of a generation that was just queued, so that it need not be read back.
+pub(super) fn queued_generation(
+    id: Uuid,
+    conversation_id: Uuid,
+    kind: GenerationKind,
+    model: &Model,
+    user_message_id: Uuid,
+    now: OffsetDateTime,
+) -> Generation {
+    Generation {
+        id,
+        conversation_id,
+        kind,
+        status: GenerationStatus::Queued,
+        model: model.name.clone(),
+        attempts: 0,
+        queue_position: None,
+        estimated_response_time_ms: None,
+        is_free_model: model.free,
+        error: None,
+        partial_content: None,
+        timings: Timings { queued_at: now, started_at: None, first_token_at: None, finished_at: None },
+        user_message_id: Some(user_message_id),
+        assistant_message_id: None,
+        assistant_message: None,
+        usage: None,
+    }
+}

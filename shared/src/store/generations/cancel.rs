@@ -1,0 +1,110 @@
+//! Stopping generations: a flag on the row first, a broadcast second.
+
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{GenerationRow, Row};
+use crate::domain::{FailureCode, GenerationKind, GenerationStatus, Usage};
+use crate::store::{StoreResult, UserTx};
+
+/// What became of the wish to stop one.
+#[derive(Debug)]
+pub enum Cancelled {
+    /// It is cancelled now, once the transaction commits.
+    Done(Box<GenerationRow>),
+    /// It had ended already.
+    Ended(Box<GenerationRow>),
+    /// There is no such generation of this person.
+    NotFound,
+}
+
+/// Cancels one generation, wherever it is. `partial` is the text that clients have seen.
+///
+/// # Errors
+/// When the database fails.
+pub async fn cancel(tx: &mut UserTx, id: Uuid, partial: Option<&str>) -> StoreResult<Cancelled> {
+    let user_id = tx.user_id();
+    let row = super::generation_query!(
+        "WITH target AS MATERIALIZED (
+             SELECT g.id, g.status FROM chat.generations g
+             JOIN chat.conversations c ON c.id = g.conversation_id AND c.status <> 'deleted'
+             WHERE g.id = $1 AND g.user_id = $2 FOR UPDATE OF g
+         )
+         UPDATE chat.generations g
+         SET status = 'cancelled', claim_token = NULL, lease_until = NULL, finished_at = now(), partial_content = $3
+         FROM target t WHERE g.id = t.id AND t.status IN ('queued', 'in_progress')
+         RETURNING"
+            + "",
+        id,
+        user_id,
+        partial,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    match row {
+        Some(row) => Ok(Cancelled::Done(Box::new(row.into()))),
+        None => Ok(super::find(tx, id).await?.map_or(Cancelled::NotFound, |row| Cancelled::Ended(Box::new(row)))),
+    }
+}
+
+/// The unfinished generations of a conversation, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unfinished_of_conversation(tx: &mut UserTx, conversation_id: Uuid) -> StoreResult<Vec<Uuid>> {
+    let user_id = tx.user_id();
+    let ids = sqlx::query_scalar!(
+        "SELECT id FROM chat.generations
+         WHERE conversation_id = $1 AND user_id = $2 AND status IN ('queued', 'in_progress') ORDER BY id",
+        conversation_id,
+        user_id,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids)
+}
+
+/// Cancels everything unfinished of a conversation; titles too where `with_titles`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn cancel_unfinished(
+    tx: &mut UserTx,
+    conversation_id: Uuid,
+    with_titles: bool,
+) -> StoreResult<Vec<GenerationRow>> {
+    let user_id = tx.user_id();
+    let rows = super::generation_query!(
+        "UPDATE chat.generations g
+         SET status = 'cancelled', claim_token = NULL, lease_until = NULL, finished_at = now()
+         WHERE g.conversation_id = $1 AND g.user_id = $2 AND g.status IN ('queued', 'in_progress')
+           AND ($3 OR g.kind <> 'title')
+         RETURNING"
+            + "",
+        conversation_id,
+        user_id,
+        with_titles,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(GenerationRow::from).collect())
+}
+
+/// Keeps the text of a cancelled generation where the worker that was writing it has more than the
+/// canceller saw.
+///
+/// # Errors
+/// When the database fails.
+pub async fn keep_partial(tx: &mut UserTx, id: Uuid, attempt: i32, partial: &str) -> StoreResult<bool> {
+    let kept = sqlx::query!(
+        "UPDATE chat.generations SET partial_content = $3
+         WHERE id = $1 AND attempt = $2 AND status = 'cancelled'
+           AND char_length(COALESCE(partial_content, '')) < char_length($3)",
+        id,
+        attempt,
+        partial,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(kept.rows_affected() == 1)
+}

@@ -1,0 +1,259 @@
+//! A worker takes, keeps and gives back generations.
+
+use std::time::Duration;
+
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::domain::{ContextType, GenerationKind, Priority};
+use crate::models::Model;
+use crate::store::{StoreResult, SweepTx};
+
+/// What a worker holds after a claim: everything the job needs but the prompt.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The generation.
+    pub id: Uuid,
+    /// Whose it is.
+    pub user_id: Uuid,
+    /// Its conversation.
+    pub conversation_id: Uuid,
+    /// What it makes.
+    pub kind: GenerationKind,
+    /// The queue it waited in.
+    pub priority: Priority,
+    /// The number of this attempt.
+    pub attempt: i32,
+    /// Attempts that count against the cap, this one included.
+    pub counted_attempts: i32,
+    /// The cap.
+    pub max_attempts: i32,
+    /// Guards every statement of this attempt.
+    pub token: Uuid,
+    /// The models it may use.
+    pub chain: Vec<Model>,
+    /// Whether clients want the text as it comes.
+    pub stream: bool,
+    /// The message to answer.
+    pub user_message_id: Option<Uuid>,
+    /// What the conversation is about.
+    pub context_type: ContextType,
+    /// When it was accepted.
+    pub queued_at: OffsetDateTime,
+    /// How long the attempt may still take before the deadline.
+    pub time_left: Duration,
+    /// Correlation.
+    pub request_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+struct ClaimRow {
+    id: Uuid,
+    user_id: Uuid,
+    conversation_id: Uuid,
+    kind: GenerationKind,
+    priority: Priority,
+    attempt: i32,
+    forgiven: i32,
+    max_attempts: i32,
+    claim_token: Option<Uuid>,
+    model_chain: Json<Vec<Model>>,
+    stream: bool,
+    user_message_id: Option<Uuid>,
+    context_type: ContextType,
+    queued_at: OffsetDateTime,
+    seconds_left: f64,
+    request_id: Option<String>,
+    traceparent: Option<String>,
+}
+
+impl From<ClaimRow> for Claim {
+    fn from(row: ClaimRow) -> Self {
+        Self {
+            id: row.id,
+            user_id: row.user_id,
+            conversation_id: row.conversation_id,
+            kind: row.kind,
+            priority: row.priority,
+            attempt: row.attempt,
+            counted_attempts: row.attempt - row.forgiven,
+            max_attempts: row.max_attempts,
+            token: row.claim_token.unwrap_or_default(),
+            chain: row.model_chain.0,
+            stream: row.stream,
+            user_message_id: row.user_message_id,
+            context_type: row.context_type,
+            queued_at: row.queued_at,
+            time_left: Duration::try_from_secs_f64(row.seconds_left).unwrap_or_default(),
+            request_id: row.request_id,
+            traceparent: row.traceparent,
+        }
+    }
+}
+
+macro_rules! claim_query {
+    ($candidates:literal $(, $arg:expr)* $(,)?) => {
+        sqlx::query_as!(
+            ClaimRow,
+            $candidates + r#"
+           UPDATE chat.generations g
+           SET status = 'in_progress', attempt = g.attempt + 1, claim_token = gen_random_uuid(),
+               lease_until = now() + $2 * interval '1 second', worker_id = $3, started_at = now(),
+               first_token_at = NULL
+           FROM candidate k
+           WHERE g.id = k.id AND k.status = 'queued' AND k.run_at <= now() AND k.deadline_at > now()
+             AND (k.kind = 'title' OR NOT EXISTS (
+                  SELECT FROM chat.generations o
+                  WHERE o.conversation_id = k.conversation_id AND o.id < k.id
+                    AND o.status IN ('queued', 'in_progress') AND o.kind <> 'title'))
+           RETURNING g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
+                     g.priority AS "priority: Priority", g.attempt, g.forgiven, g.max_attempts, g.claim_token,
+                     g.model_chain AS "model_chain: Json<Vec<Model>>", g.stream, g.user_message_id,
+                     g.context_type AS "context_type: ContextType", g.queued_at,
+                     extract(epoch FROM g.deadline_at - now())::float8 AS "seconds_left!", g.request_id,
+                     g.traceparent"#
+            $(, $arg)*
+        )
+    };
+}
+
+/// Claims those of `ids` that can be claimed: queued, due, and the oldest unfinished one of their
+/// conversation. The others belong to somebody else or have not got their turn, and are dropped.
+///
+/// The candidates are locked and read first, by id alone, so that no planner can be tempted to
+/// answer a batch of ids from the partial index of ready rows; rows that somebody else has locked
+/// are skipped.
+///
+/// # Errors
+/// When the database fails.
+pub async fn claim(tx: &mut SweepTx, ids: &[Uuid], worker_id: &str, lease: Duration) -> StoreResult<Vec<Claim>> {
+    let rows = claim_query!(
+        "WITH candidate AS MATERIALIZED (
+             SELECT * FROM chat.generations WHERE id = ANY($1) FOR UPDATE SKIP LOCKED
+         )",
+        ids,
+        lease.as_secs_f64(),
+        worker_id,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(Claim::from).collect())
+}
+
+/// Claims up to `limit` ready generations straight from the table, for a worker whose lists gave
+/// nothing: Redis is away, or has lost what was pushed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn claim_ready(tx: &mut SweepTx, limit: i64, worker_id: &str, lease: Duration) -> StoreResult<Vec<Claim>> {
+    let rows = claim_query!(
+        "WITH candidate AS MATERIALIZED (
+             SELECT * FROM chat.generations r
+             WHERE r.status = 'queued' AND r.run_at <= now()
+               AND (r.kind = 'title' OR NOT EXISTS (
+                    SELECT FROM chat.generations o
+                    WHERE o.conversation_id = r.conversation_id AND o.id < r.id
+                      AND o.status IN ('queued', 'in_progress') AND o.kind <> 'title'))
+             ORDER BY array_position(ARRAY['premium', 'standard', 'background'], r.priority), r.run_at, r.id
+             LIMIT $1 FOR UPDATE SKIP LOCKED
+         )",
+        limit,
+        lease.as_secs_f64(),
+        worker_id,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(Claim::from).collect())
+}
+
+/// Extends the leases of everything this worker runs, in one statement. Returns the ids that are
+/// still its own; the others were cancelled or taken over and must be aborted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn renew(tx: &mut SweepTx, claims: &[(Uuid, Uuid)], lease: Duration) -> StoreResult<Vec<Uuid>> {
+    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = claims.iter().copied().unzip();
+    let renewed = sqlx::query_scalar!(
+        "UPDATE chat.generations g SET lease_until = now() + $3 * interval '1 second'
+         FROM unnest($1::uuid[], $2::uuid[]) AS mine (id, token)
+         WHERE g.id = mine.id AND g.claim_token = mine.token
+         RETURNING g.id",
+        &ids,
+        &tokens,
+        lease.as_secs_f64(),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(renewed)
+}
+
+/// Gives claims back at once and uncounted, because the worker drains. Returns what became free.
+///
+/// # Errors
+/// When the database fails.
+pub async fn release(tx: &mut SweepTx, claims: &[(Uuid, Uuid)]) -> StoreResult<Vec<(Uuid, Priority)>> {
+    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = claims.iter().copied().unzip();
+    let released = sqlx::query!(
+        r#"UPDATE chat.generations g
+           SET status = 'queued', claim_token = NULL, lease_until = NULL, run_at = now(), forgiven = g.forgiven + 1
+           FROM unnest($1::uuid[], $2::uuid[]) AS mine (id, token)
+           WHERE g.id = mine.id AND g.claim_token = mine.token
+           RETURNING g.id, g.priority AS "priority: Priority""#,
+        &ids,
+        &tokens,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(released.into_iter().map(|row| (row.id, row.priority)).collect())
+}
+
+/// Puts a claim back to be tried after `delay`. `forgive` leaves the attempt uncounted: waiting for
+/// a limit is not a failure. Returns false when the claim was lost meanwhile.
+///
+/// # Errors
+/// When the database fails.
+pub async fn retry_later(
+    tx: &mut SweepTx,
+    id: Uuid,
+    token: Uuid,
+    delay: Duration,
+    forgive: bool,
+    reason: &str,
+) -> StoreResult<bool> {
+    let updated = sqlx::query!(
+        "UPDATE chat.generations g
+         SET status = 'queued', claim_token = NULL, lease_until = NULL, error_detail = $5,
+             run_at = now() + $3 * interval '1 second', forgiven = g.forgiven + $4::boolean::integer
+         WHERE g.id = $1 AND g.claim_token = $2",
+        id,
+        token,
+        delay.as_secs_f64(),
+        forgive,
+        reason,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(updated.rows_affected() == 1)
+}
+
+/// Frees what an earlier life of this worker left: same name, other boot. Its attempt counts, so
+/// that a generation that kills its worker is given up in the end.
+///
+/// # Errors
+/// When the database fails.
+pub async fn free_predecessor(tx: &mut SweepTx, name: &str, worker_id: &str) -> StoreResult<Vec<(Uuid, Priority)>> {
+    let freed = sqlx::query!(
+        r#"UPDATE chat.generations g
+           SET status = 'queued', claim_token = NULL, lease_until = NULL, run_at = now()
+           WHERE g.status = 'in_progress' AND split_part(g.worker_id, '/', 1) = $1 AND g.worker_id <> $2
+             AND g.attempt - g.forgiven < g.max_attempts
+           RETURNING g.id, g.priority AS "priority: Priority""#,
+        name,
+        worker_id,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(freed.into_iter().map(|row| (row.id, row.priority)).collect())
+}

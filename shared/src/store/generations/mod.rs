@@ -1,0 +1,192 @@
+//! The generation row: the only truth about a piece of work.
+//!
+//! **Invariant:** every transition of `status` is a statement of this module, and the table in
+//! [`GenerationStatus::may_become`] lists them all. A worker's statements are guarded by the claim
+//! token, which exists exactly while the row is in progress.
+
+mod accept;
+mod cancel;
+mod claim;
+mod finish;
+mod reconcile;
+mod regenerate;
+
+pub use accept::{Accepted, Concurrency, NewGeneration, NewMessage, accept, lock_conversation};
+pub use cancel::{
+    Cancelled, cancel, cancel_unfinished, keep_partial, unfinished_of_conversation,
+};
+pub use claim::{Claim, claim, claim_ready, free_predecessor, release, renew, retry_later};
+pub use finish::{Failed, Finish, Finished, Next, TitleFinished, fail, finish, finish_title, is_finished_by};
+pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
+pub use regenerate::{Regenerated, regenerate};
+
+use serde_json::Value;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{StoreResult, UserTx};
+use crate::domain::{FailureCode, Generation, GenerationKind, GenerationStatus, Timings, Usage};
+
+/// A row with what the public shape leaves out.
+#[derive(Clone, Debug)]
+pub struct GenerationRow {
+    /// The public shape, without its reply.
+    pub generation: Generation,
+    /// The person it belongs to.
+    pub user_id: Uuid,
+    /// The queue it waits in.
+    pub priority: crate::domain::Priority,
+    /// Whether clients want the text as it comes.
+    pub stream: bool,
+}
+
+struct Row {
+    id: Uuid,
+    user_id: Uuid,
+    conversation_id: Uuid,
+    kind: GenerationKind,
+    status: GenerationStatus,
+    priority: crate::domain::Priority,
+    model: String,
+    is_free_model: bool,
+    stream: bool,
+    attempt: i32,
+    error_code: Option<FailureCode>,
+    partial_content: Option<String>,
+    queued_at: OffsetDateTime,
+    started_at: Option<OffsetDateTime>,
+    first_token_at: Option<OffsetDateTime>,
+    finished_at: Option<OffsetDateTime>,
+    user_message_id: Option<Uuid>,
+    assistant_message_id: Option<Uuid>,
+    usage: Option<Json<Usage>>,
+}
+
+impl From<Row> for GenerationRow {
+    fn from(row: Row) -> Self {
+        Self {
+            user_id: row.user_id,
+            priority: row.priority,
+            stream: row.stream,
+            generation: Generation {
+                id: row.id,
+                conversation_id: row.conversation_id,
+                kind: row.kind,
+                status: row.status,
+                model: row.model,
+                attempts: row.attempt,
+                queue_position: None,
+                estimated_response_time_ms: None,
+                is_free_model: row.is_free_model,
+                error: row.error_code.map(Into::into),
+                partial_content: row.partial_content,
+                timings: Timings {
+                    queued_at: row.queued_at,
+                    started_at: row.started_at,
+                    first_token_at: row.first_token_at,
+                    finished_at: row.finished_at,
+                },
+                user_message_id: row.user_message_id,
+                assistant_message_id: row.assistant_message_id,
+                assistant_message: None,
+                usage: row.usage.map(|usage| usage.0),
+            },
+        }
+    }
+}
+
+macro_rules! generation_query {
+    ($head:literal + $tail:literal $(, $arg:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            $head + r#" g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
+                      g.status AS "status: GenerationStatus", g.priority AS "priority: crate::domain::Priority",
+                      g.model, g.is_free_model, g.stream, g.attempt, g.error_code AS "error_code: FailureCode",
+                      g.partial_content, g.queued_at, g.started_at, g.first_token_at, g.finished_at,
+                      g.user_message_id, g.assistant_message_id, g.usage AS "usage: Json<Usage>" "# + $tail
+            $(, $arg)*
+        )
+    };
+}
+use generation_query;
+
+/// One generation of the person, unless its conversation was deleted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(tx: &mut UserTx, id: Uuid) -> StoreResult<Option<GenerationRow>> {
+    let user_id = tx.user_id();
+    let row = generation_query!(
+        "SELECT" + "FROM chat.generations g
+           JOIN chat.conversations c ON c.id = g.conversation_id AND c.status <> 'deleted'
+         WHERE g.id = $1 AND g.user_id = $2",
+        id,
+        user_id
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(GenerationRow::from))
+}
+
+/// Which generations to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter {
+    /// Only those of this status.
+    pub status: Option<GenerationStatus>,
+    /// Only those of this conversation.
+    pub conversation_id: Option<Uuid>,
+    /// At most so many.
+    pub limit: i64,
+    /// After so many.
+    pub offset: i64,
+}
+
+/// The person's generations, newest first, and whether there are more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(tx: &mut UserTx, filter: &Filter) -> StoreResult<(Vec<Generation>, bool)> {
+    let user_id = tx.user_id();
+    let mut rows = generation_query!(
+        "SELECT" + "FROM chat.generations g
+           JOIN chat.conversations c ON c.id = g.conversation_id AND c.status <> 'deleted'
+         WHERE g.user_id = $1 AND ($2::text IS NULL OR g.status = $2)
+           AND ($3::uuid IS NULL OR g.conversation_id = $3)
+         ORDER BY g.id DESC LIMIT $4 OFFSET $5",
+        user_id,
+        filter.status.map(GenerationStatus::as_str),
+        filter.conversation_id,
+        filter.limit + 1,
+        filter.offset,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let has_more = i64::try_from(rows.len()).unwrap_or(i64::MAX) > filter.limit;
+    rows.truncate(usize::try_from(filter.limit).unwrap_or(0));
+    Ok((rows.into_iter().map(|row| GenerationRow::from(row).generation).collect(), has_more))
+}
+
+/// The ids of a conversation's generations younger than `after`, oldest first, at most 200: the
+/// logs that a resumed feed of the conversation may still have to read.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ids_since(tx: &mut UserTx, conversation_id: Uuid, after: Uuid) -> StoreResult<Vec<Uuid>> {
+    let user_id = tx.user_id();
+    let ids = sqlx::query_scalar!(
+        "SELECT id FROM chat.generations
+         WHERE user_id = $1 AND conversation_id = $2 AND id > $3 ORDER BY id LIMIT 200",
+        user_id,
+        conversation_id,
+        after,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids)
+}
+
+/// The chain as the row keeps it.
+fn chain_json(chain: &[crate::models::Model]) -> Value {
+    serde_json::to_value(chain).unwrap_or_default()
+}

@@ -1,0 +1,167 @@
+//! The ledger: one row per upstream call, whatever became of it.
+
+use rust_decimal::Decimal;
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{StoreResult, UserTx};
+
+/// A call that began.
+#[derive(Clone, Debug)]
+pub struct CallStarted<'a> {
+    /// UUIDv7 of the row.
+    pub id: Uuid,
+    /// The generation it serves.
+    pub generation_id: Uuid,
+    /// The attempt that made it.
+    pub attempt: i32,
+    /// `completion` or `title`.
+    pub operation: &'static str,
+    /// Which key paid, never the key.
+    pub key_label: &'a str,
+    /// The model asked for.
+    pub model_asked: &'a str,
+    /// The upstream's id of the call, once known.
+    pub upstream_id: Option<&'a str>,
+    /// When the request went out.
+    pub started_at: OffsetDateTime,
+}
+
+/// A call that ended.
+#[derive(Clone, Debug)]
+pub struct CallEnded<'a> {
+    /// What the call began as; the row is made now if that was not stored.
+    pub started: CallStarted<'a>,
+    /// The model that answered.
+    pub model_served: Option<&'a str>,
+    /// `completed`, or the class of the error.
+    pub outcome: &'a str,
+    /// Tokens read, where the upstream said.
+    pub prompt_tokens: Option<i32>,
+    /// Tokens written, where the upstream said.
+    pub completion_tokens: Option<i32>,
+    /// NULL is unknown and never 0.
+    pub cost_credits: Option<Decimal>,
+    /// The upstream's usage, as it came.
+    pub usage: Option<&'a Value>,
+    /// Whether no reply came of it.
+    pub wasted: bool,
+    /// When the first token came.
+    pub first_token_at: Option<OffsetDateTime>,
+    /// When it ended.
+    pub finished_at: OffsetDateTime,
+}
+
+/// Notes that a call began.
+///
+/// # Errors
+/// When the database fails.
+pub async fn started(tx: &mut UserTx, call: &CallStarted<'_>) -> StoreResult<()> {
+    let user_id = tx.user_id();
+    sqlx::query!(
+        "INSERT INTO chat.attempts
+             (id, user_id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
+        call.id,
+        user_id,
+        call.generation_id,
+        call.attempt,
+        call.operation,
+        call.key_label,
+        call.model_asked,
+        call.upstream_id,
+        call.started_at,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Notes how a call ended. May run twice.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ended(tx: &mut UserTx, call: &CallEnded<'_>) -> StoreResult<()> {
+    let user_id = tx.user_id();
+    let start = &call.started;
+    sqlx::query!(
+        "INSERT INTO chat.attempts AS a
+             (id, user_id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at,
+              model_served, outcome, prompt_tokens, completion_tokens, cost_credits, usage, wasted, first_token_at,
+              finished_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+         ON CONFLICT (id) DO UPDATE
+         SET model_served = EXCLUDED.model_served, outcome = EXCLUDED.outcome, upstream_id = EXCLUDED.upstream_id,
+             prompt_tokens = EXCLUDED.prompt_tokens, completion_tokens = EXCLUDED.completion_tokens,
+             cost_credits = EXCLUDED.cost_credits, usage = EXCLUDED.usage, wasted = EXCLUDED.wasted,
+             first_token_at = EXCLUDED.first_token_at, finished_at = EXCLUDED.finished_at",
+        start.id,
+        user_id,
+        start.generation_id,
+        start.attempt,
+        start.operation,
+        start.key_label,
+        start.model_asked,
+        start.upstream_id,
+        start.started_at,
+        call.model_served,
+        call.outcome,
+        call.prompt_tokens,
+        call.completion_tokens,
+        call.cost_credits,
+        call.usage,
+        call.wasted,
+        call.first_token_at,
+        call.finished_at,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A completion whose reply was not stored.
+#[derive(Clone, Debug)]
+pub struct Wasted<'a> {
+    /// UUIDv7 of the usage row.
+    pub id: Uuid,
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// The generation.
+    pub generation_id: Uuid,
+    /// `completion` or `title`.
+    pub operation: &'static str,
+    /// What it took.
+    pub usage: &'a crate::domain::Usage,
+}
+
+/// Books what was paid for nothing: the answer of a fenced attempt or of a failed call.
+///
+/// # Errors
+/// When the database fails.
+pub async fn wasted(tx: &mut UserTx, wasted: &Wasted<'_>) -> StoreResult<()> {
+    let user_id = tx.user_id();
+    let usage = wasted.usage;
+    sqlx::query!(
+        "INSERT INTO chat.usage_tracking
+             (id, user_id, conversation_id, generation_id, operation, model, prompt_tokens, completion_tokens,
+              cached_tokens, reasoning_tokens, cost_credits, is_free_model, wasted, processing_time_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, true, $13) ON CONFLICT (id) DO NOTHING",
+        wasted.id,
+        user_id,
+        wasted.conversation_id,
+        wasted.generation_id,
+        wasted.operation,
+        usage.model,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        usage.cost_credits,
+        usage.is_free_model,
+        usage.processing_time_ms,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

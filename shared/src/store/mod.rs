@@ -1,0 +1,25 @@
+//! Every statement that touches Postgres.
+//!
+//! **Invariant:** a statement on a person's rows runs inside a [`UserTx`], a statement over all
+//! users inside a [`SweepTx`]; there is no third way to reach a connection, so unscoped access does
+//! not type-check. Row-level security repeats the rule in the database.
+//!
+//! This is the only module that names sqlx. Functions are free and take the transaction first;
+//! lookups return `Option`; writes say what they did.
+
+mod config;
+pub mod conversations;
+mod error;
+pub mod feedback;
+pub mod generations;
+pub mod idempotency;
+pub mod ledger;
+pub mod maintenance;
+pub mod messages;
+pub mod migrate;
+mod names;
+mod tx;
+
+pub use config::DbConfig;
+pub use error::{StoreError, StoreResult};
+pub use tx::{Db, ServingRole, SweepTx, UserTx};

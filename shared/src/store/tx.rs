@@ -1,0 +1,207 @@
+//! The pool and the two scopes in which statements may run.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use uuid::Uuid;
+
+use super::{DbConfig, StoreError, StoreResult};
+
+/// The role a process serves as; neither owns a table nor may bypass row-level security.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServingRole {
+    /// `balas_api`: own rows only.
+    Api,
+    /// `balas_worker`: own rows, and the sweeps its policies name.
+    Worker,
+}
+
+impl ServingRole {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "balas_api",
+            Self::Worker => "balas_worker",
+        }
+    }
+}
+
+/// The process's connections to Postgres.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+}
+
+impl Db {
+    /// Opens the pool lazily: a database that is away at start-up is waited for by whoever needs
+    /// it, not by the process.
+    ///
+    /// The connections switch to `role` unless they log in as it. A pooler in transaction mode
+    /// ignores that, so behind one the login itself must be the role.
+    ///
+    /// # Errors
+    /// When the URL cannot be parsed.
+    pub fn connect_lazy(config: &DbConfig, role: ServingRole) -> StoreResult<Self> {
+        let mut options: PgConnectOptions = config.url.expose_secret().parse()?;
+        options = options.application_name(match role {
+            ServingRole::Api => "balas-api",
+            ServingRole::Worker => "balas-worker",
+        });
+        if options.get_username() != role.as_str() {
+            options = options.options([("role", role.as_str())]);
+        }
+        let pool = PgPoolOptions::new()
+            .min_connections(config.pool_min)
+            .max_connections(config.pool_max)
+            .acquire_timeout(config.acquire_timeout)
+            // The ping would be one more round trip for every request; a connection that died
+            // meanwhile shows at BEGIN, which is tried again.
+            .test_before_acquire(false)
+            .idle_timeout(Duration::from_mins(10))
+            .max_lifetime(Duration::from_mins(30))
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// Fails when the connections could read what they must not: a superuser or a role that
+    /// bypasses row-level security.
+    ///
+    /// # Errors
+    /// When the database is away or the role is unsafe.
+    pub async fn check_role(&self) -> StoreResult<()> {
+        let row = sqlx::query!(
+            r#"SELECT current_user::text AS "name!", rolsuper AS "rolsuper!", rolbypassrls AS "rolbypassrls!"
+               FROM pg_roles WHERE rolname = current_user"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        if row.rolsuper || row.rolbypassrls {
+            return Err(StoreError::Corrupt(format!(
+                "the database role {} bypasses row-level security and must not serve",
+                row.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn ping(&self) -> StoreResult<()> {
+        sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Begins a transaction as one person; every statement in it sees that person's rows only.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn user(&self, user_id: Uuid) -> StoreResult<UserTx> {
+        let begin = format!("BEGIN; SELECT set_config('app.current_user_id', '{user_id}', true)");
+        Ok(UserTx { tx: self.begin(&begin).await?, user_id })
+    }
+
+    /// Begins a transaction of one of the worker's sweeps over all users.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn sweep(&self) -> StoreResult<SweepTx> {
+        Ok(SweepTx { tx: self.begin("BEGIN; SET LOCAL app.sweep = 'on'").await? })
+    }
+
+    /// Like [`Db::sweep`], but the commit does not wait for the disk. Only for writes that may be
+    /// lost in a crash of the database: a claim (its token is random, so a lost one never matches
+    /// a later one) and the renewal of leases.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn sweep_async(&self) -> StoreResult<SweepTx> {
+        let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL synchronous_commit = off";
+        Ok(SweepTx { tx: self.begin(begin).await? })
+    }
+
+    /// Like [`Db::user`], but the commit does not wait for the disk. Only for the ledger's notes
+    /// that an upstream call began.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn user_async(&self, user_id: Uuid) -> StoreResult<UserTx> {
+        let begin = format!(
+            "BEGIN; SELECT set_config('app.current_user_id', '{user_id}', true); SET LOCAL synchronous_commit = off"
+        );
+        Ok(UserTx { tx: self.begin(&begin).await?, user_id })
+    }
+
+    /// Nothing has run when BEGIN fails, so a connection that died in the pool is simply replaced.
+    /// A restart of the database kills all of them at once, hence more than one try.
+    async fn begin(&self, statement: &str) -> StoreResult<Transaction<'static, Postgres>> {
+        let mut tries = self.pool.size().clamp(1, 64);
+        loop {
+            match self.pool.begin_with(AssertSqlSafe(statement)).await {
+                Err(sqlx::Error::Io(_) | sqlx::Error::BeginFailed | sqlx::Error::Protocol(_)) if tries > 0 => tries -= 1,
+                // 57P01..03: the server is going down or coming up.
+                Err(sqlx::Error::Database(error))
+                    if tries > 0 && error.code().is_some_and(|code| code == "57P01") =>
+                {
+                    tries -= 1;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Closes all connections, waiting for those in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A transaction as one person.
+#[derive(Debug)]
+pub struct UserTx {
+    tx: Transaction<'static, Postgres>,
+    user_id: Uuid,
+}
+
+impl UserTx {
+    /// The person.
+    #[must_use]
+    pub fn user_id(&self) -> Uuid {
+        self.user_id
+    }
+
+    pub(super) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// Makes what was done durable. Dropping the transaction undoes it instead, which is also the
+    /// cheap way to end one that only read.
+    ///
+    /// # Errors
+    /// When the outcome is unknown or the commit was refused.
+    pub async fn commit(self) -> StoreResult<()> {
+        Ok(self.tx.commit().await?)
+    }
+}
+
+/// A transaction of a sweep over all users; only the worker's role has policies for it.
+#[derive(Debug)]
+pub struct SweepTx {
+    tx: Transaction<'static, Postgres>,
+}
+
+impl SweepTx {
+    pub(super) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// Makes what was done durable; dropping undoes it.
+    ///
+    /// # Errors
+    /// When the outcome is unknown or the commit was refused.
+    pub async fn commit(self) -> StoreResult<()> {
+        Ok(self.tx.commit().await?)
+    }
+}
