@@ -1,0 +1,158 @@
+//! The stable codes of every error the API answers. This list is the documentation's source.
+
+use http::StatusCode;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:ident, $title:literal;)+) => {
+        /// What went wrong, in a word a program can compare. A code never changes its meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, utoipa::ToSchema)]
+        pub enum Code { $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)+ }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The code as clients see it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// The HTTP status that goes with it.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)+ }
+            }
+
+            /// The same few words for every occurrence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)+ }
+            }
+
+            /// When it happens and what to do, one sentence or two.
+            #[must_use]
+            pub fn doc(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim(),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request line, a header or the path's encoding cannot be understood.
+    MalformedRequest = "malformed_request", BAD_REQUEST, "Malformed request";
+    /// The body is not JSON, or is nested deeper than 64 levels.
+    MalformedJson = "malformed_json", BAD_REQUEST, "Malformed JSON";
+    /// No credentials came with the request.
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "Authentication required";
+    /// The token is forged, incomplete, for somebody else, or signed in a way that is not accepted.
+    TokenInvalid = "token_invalid", UNAUTHORIZED, "Invalid token";
+    /// The token was valid once; get a new one.
+    TokenExpired = "token_expired", UNAUTHORIZED, "Token expired";
+    /// The WebSocket ticket is unknown, was used before, or is older than 30 seconds.
+    TicketInvalid = "ticket_invalid", UNAUTHORIZED, "Invalid ticket";
+    /// The `X-Service-Key` is missing or wrong.
+    ServiceKeyInvalid = "service_key_invalid", UNAUTHORIZED, "Invalid service key";
+    /// The call is for administrators.
+    AdminRequired = "admin_required", FORBIDDEN, "Administrators only";
+    /// There is no such path.
+    RouteNotFound = "route_not_found", NOT_FOUND, "No such path";
+    /// The conversation does not exist, was deleted, or belongs to somebody else.
+    ConversationNotFound = "conversation_not_found", NOT_FOUND, "No such conversation";
+    /// The message does not exist in this conversation.
+    MessageNotFound = "message_not_found", NOT_FOUND, "No such message";
+    /// The generation does not exist, or belongs to somebody else.
+    GenerationNotFound = "generation_not_found", NOT_FOUND, "No such generation";
+    /// The path exists, the method does not; `Allow` lists those that do.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    /// The body did not arrive in time.
+    BodyTimeout = "body_timeout", REQUEST_TIMEOUT, "Body too slow";
+    /// A generation of this conversation is unfinished and `concurrency` is `reject`.
+    ConversationBusy = "conversation_busy", CONFLICT, "Conversation busy";
+    /// The conversation is archived and takes no messages; make it active first.
+    ConversationArchived = "conversation_archived", CONFLICT, "Conversation archived";
+    /// The generation has ended, so there is nothing to cancel.
+    GenerationEnded = "generation_ended", CONFLICT, "Generation ended";
+    /// The first request with this `Idempotency-Key` is still running; repeat it later.
+    IdempotencyInProgress = "idempotency_in_progress", CONFLICT, "Request still running";
+    /// Another request changed the resource since the `ETag` in `If-Match` was read.
+    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "Changed meanwhile";
+    /// The body is larger than `MAX_BODY_BYTES`.
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Body too large";
+    /// The body is not declared as JSON in `Content-Type`.
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
+    /// A field, parameter or header has a wrong type or value, or is unknown; `errors` names each.
+    ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY, "Invalid request";
+    /// The message has more characters than `MAX_MESSAGE_LENGTH`.
+    MessageTooLong = "message_too_long", UNPROCESSABLE_ENTITY, "Message too long";
+    /// The model is not one this user may choose.
+    ModelUnknown = "model_unknown", UNPROCESSABLE_ENTITY, "Unknown model";
+    /// Only replies of a model can be made again.
+    NotRegenerable = "not_regenerable", UNPROCESSABLE_ENTITY, "Cannot be regenerated";
+    /// The event id is malformed or of another generation.
+    InvalidCursor = "invalid_cursor", UNPROCESSABLE_ENTITY, "Invalid cursor";
+    /// The `Idempotency-Key` was used with another request within 24 hours.
+    IdempotencyConflict = "idempotency_conflict", UNPROCESSABLE_ENTITY, "Idempotency key reused";
+    /// The path speaks WebSocket only.
+    UpgradeRequired = "upgrade_required", UPGRADE_REQUIRED, "WebSocket upgrade required";
+    /// Too many requests; `Retry-After` says when the next one may come.
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// Too many event streams and WebSockets are open at once; close one first.
+    TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS, "Too many open streams";
+    /// A fault of Balas; the request id helps to find it.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
+    /// A part Balas depends on is unavailable; nothing was stored, repeat the request later.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
+    /// The request took longer than the server allows.
+    Timeout = "timeout", SERVICE_UNAVAILABLE, "Took too long";
+}
+
+impl Code {
+    /// The code that fits a bare status of a library that knows no codes.
+    #[must_use]
+    pub fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::Unauthenticated,
+            StatusCode::NOT_FOUND => Self::RouteNotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::REQUEST_TIMEOUT => Self::BodyTimeout,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::BodyTooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
+            StatusCode::UNPROCESSABLE_ENTITY => Self::ValidationFailed,
+            StatusCode::UPGRADE_REQUIRED => Self::UpgradeRequired,
+            StatusCode::TOO_MANY_REQUESTS => Self::RateLimited,
+            StatusCode::SERVICE_UNAVAILABLE => Self::Unavailable,
+            status if status.is_client_error() => Self::MalformedRequest,
+            _ => Self::Internal,
+        }
+    }
+
+    /// The code of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+
+    #[test]
+    fn codes_are_distinct_and_documented() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert!(
+                code.doc().ends_with('.'),
+                "{} needs a sentence",
+                code.as_str()
+            );
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+            assert_eq!(Code::from_name(code.as_str()), Some(*code));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What wraps every route. The order, outermost first, is in [`crate::app::layers`].
+
+mod client_ip;
+mod cors;
+mod deadline;
+mod headers;
+mod observe;
+mod panic;
+mod request_id;
+
+pub use client_ip::{ClientIp, Peer};
+pub use cors::cors;
+pub use deadline::deadline;
+pub use headers::security_headers;
+pub use observe::observe;
+pub use panic::on_panic;
+pub use request_id::{REQUEST_ID, RequestId, TRACEPARENT, TraceParent};

@@ -1,0 +1,127 @@
+//! One span, one log line and one measurement per request.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{Method, StatusCode};
+use tracing::{Instrument as _, Span};
+
+use super::client_ip::ClientIp;
+use super::request_id::{REQUEST_ID, RequestId, TraceParent};
+use crate::error::Code;
+use crate::gate::Gate;
+
+/// The outermost layer: names the request, and tells when and how it was answered.
+pub async fn observe(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers(), &gate.clock);
+    let trace = TraceParent::of(request.headers());
+    let client = ClientIp::of(
+        request.headers(),
+        request.extensions(),
+        &gate.config.server.trusted_proxies,
+    );
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let exchange = Exchange::begin(method(request.method()), route);
+    let span = tracing::info_span!(
+        "request",
+        request.id = %id,
+        trace.id = trace.trace_id(),
+        user.id = tracing::field::Empty,
+        http.method = exchange.method,
+        http.route = exchange.route(),
+        client.ip = %client.0,
+    );
+    request.extensions_mut().insert(id.clone());
+    request.extensions_mut().insert(trace);
+    request.extensions_mut().insert(client);
+    async move {
+        let mut response = next.run(request).await;
+        if let Some(value) = id.header() {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        exchange.answered(&response);
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// A request being answered. Dropped before that, the client has gone away.
+struct Exchange {
+    started: Instant,
+    method: &'static str,
+    route: Option<MatchedPath>,
+    answered: bool,
+}
+
+impl Exchange {
+    fn begin(method: &'static str, route: Option<MatchedPath>) -> Self {
+        Self {
+            started: Instant::now(),
+            method,
+            route,
+            answered: false,
+        }
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
+
+    fn answered(mut self, response: &Response) {
+        self.answered = true;
+        let code = response
+            .extensions()
+            .get::<Code>()
+            .map_or("", |code| code.as_str());
+        self.tell(response.status(), code);
+    }
+
+    fn tell(&self, status: StatusCode, code: &str) {
+        let elapsed = self.started.elapsed();
+        let elapsed_ms = elapsed.as_secs_f64() * 1000.0;
+        let status = status.as_u16();
+        // Probes and scrapes come every few seconds and say nothing.
+        if self.route().starts_with("/health") || self.route() == "/metrics" {
+            tracing::debug!(
+                http.status = status,
+                problem.code = code,
+                elapsed_ms,
+                "answered a probe"
+            );
+        } else {
+            tracing::info!(
+                http.status = status,
+                problem.code = code,
+                elapsed_ms,
+                "answered a request"
+            );
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.answered {
+            // 499 is what proxies log for it; there is no official status.
+            let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+            Span::current().in_scope(|| self.tell(status, "client_gone"));
+        }
+    }
+}
+
+/// Metrics need a bounded set, and a client may invent methods.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}
