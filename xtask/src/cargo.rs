@@ -5,7 +5,9 @@ use std::{
     process::Command,
 };
 
-use crate::project::Project;
+use anyhow::bail;
+
+use crate::{process, project::Project};
 
 /// The cargo that runs us, so that `cargo +nightly xtask` stays what it says.
 pub(crate) fn program(project: &Project) -> PathBuf {
@@ -38,8 +40,54 @@ pub(crate) fn clean_env(command: &mut Command) {
     }
 }
 
+/// How the processes are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Debug,
+    Release,
+}
+
+/// Builds the processes that `up` starts, with cargo's own progress.
+pub(crate) fn build_binaries(project: &Project, profile: Profile) -> anyhow::Result<()> {
+    let mut build = Command::new(program(project));
+    build
+        .current_dir(&project.root)
+        .args(["build", "--package", "balas-api", "--bin", "balas-api"])
+        .args(["--package", "balas-worker", "--bin", "balas-worker"])
+        .args(["--package", "loadtest", "--bin", "simulator"]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    run(
+        project,
+        build,
+        "the sources do not build: see what the compiler says above",
+    )
+}
+
+/// Runs a cargo command; `otherwise` is the error when it does not succeed.
+pub(crate) fn run(project: &Project, mut command: Command, otherwise: &str) -> anyhow::Result<()> {
+    clean_env(&mut command);
+    // DATABASE_URL may name any database here; a build must not look at it.
+    command.env("SQLX_OFFLINE", "true");
+    let status = process::run(&mut command, &project.interrupt)?;
+    if !status.success() {
+        bail!("{otherwise}");
+    }
+    Ok(())
+}
+
+/// Where cargo puts a binary.
+pub(crate) fn binary(project: &Project, profile: Profile, name: &str) -> PathBuf {
+    let folder = match profile {
+        Profile::Debug => "debug",
+        Profile::Release => "release",
+    };
+    target_dir(project).join(folder).join(name)
+}
+
 /// The folder cargo builds into.
-pub(crate) fn target_dir(project: &Project) -> PathBuf {
+fn target_dir(project: &Project) -> PathBuf {
     let named = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"]
         .into_iter()
         .find_map(|name| project.env.get(name));

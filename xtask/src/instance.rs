@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
+    files::{make_dir, remove_dir},
     ledger::Ledger,
-    project::{Project, ServersHome, make_dir},
+    project::{Project, ServersHome},
     ui,
 };
 
@@ -134,16 +135,6 @@ fn sweep_abandoned(project: &Project, home: &ServersHome) {
             Ledger::at(project.run_file(&format!("{name}.children"))).sweep();
             let _ = remove_dir(&home.dir.join(&name));
         }
-    }
-}
-
-/// Removes a folder and all in it; one that is not there is fine.
-pub(crate) fn remove_dir(dir: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
-        }
-        _ => Ok(()),
     }
 }
 

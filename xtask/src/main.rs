@@ -3,25 +3,37 @@
 //! Kept to a few dependencies on purpose: the first command a newcomer types waits for this crate.
 
 mod cargo;
+mod clock;
 mod env;
+mod files;
+mod http;
 mod instance;
 mod interrupt;
 mod ledger;
 mod ports;
 mod process;
 mod project;
+mod secrets;
 mod servers;
+mod services;
 mod sqlx;
+mod test;
+mod token;
 mod ui;
+mod up;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use uuid::Uuid;
 
 use crate::{
+    cargo::Profile,
     env::Env,
     interrupt::{Interrupt, Interrupted},
     project::Project,
+    secrets::Secrets,
+    token::{Claims, Role, Tier},
 };
 
 /// Run, test and inspect Balas on this machine.
@@ -34,6 +46,50 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Start everything: servers, api, workers, and the model simulator unless OPENROUTER_API_KEY is set
+    ///
+    /// DATABASE_URL, REDIS_URL, RABBITMQ_URL and OPENROUTER_BASE_URL name servers to use instead of
+    /// private ones; PORT, JWT_SECRET and every variable of the processes themselves work as usual.
+    Up {
+        /// How many worker processes to start
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=64))]
+        workers: u16,
+        /// Build with optimisations, as for measuring
+        #[arg(long)]
+        release: bool,
+        /// Start a private RabbitMQ as well
+        #[arg(long)]
+        rabbitmq: bool,
+    },
+    /// Start only the private servers and print their URLs
+    Services {
+        /// Start a private RabbitMQ as well
+        #[arg(long)]
+        rabbitmq: bool,
+    },
+    /// Run the tests on private servers
+    Test {
+        /// Test names to run and further arguments for the test runner
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Print a user token
+    Token {
+        /// The user's id
+        #[arg(long)]
+        user: Uuid,
+        /// What the user has paid for
+        #[arg(long, default_value = "free")]
+        tier: Tier,
+        /// What the user may do
+        #[arg(long, default_value = "user")]
+        role: Role,
+        /// How long the token is good for: a number and s, m, h or d
+        #[arg(long, default_value = "24h", value_parser = token::parse_ttl)]
+        ttl: Duration,
+    },
+    /// Delete the data and logs of `up` and `services`
+    Reset,
     /// Make `.sqlx` from the migrations and the statements in `shared`, or check that it is current
     Sqlx {
         /// Only compare; fail when `.sqlx` is out of date
@@ -47,7 +103,7 @@ enum Action {
 
 fn main() -> ExitCode {
     match act(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => match error.downcast_ref::<Interrupted>() {
             // What a shell reports for a program ended by a signal.
             Some(Interrupted(signal)) => {
@@ -61,11 +117,59 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(cli: Cli) -> anyhow::Result<()> {
+fn act(cli: Cli) -> anyhow::Result<ExitCode> {
     // The servers' own user must be able to read what we unpack; secrets get their mode explicitly.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let project = Project::open(Env::read(), Interrupt::install()?)?;
     match cli.command {
-        Action::Sqlx { check, keep } => sqlx::run(&project, sqlx::Options { check, keep }),
+        Action::Up {
+            workers,
+            release,
+            rabbitmq,
+        } => {
+            let profile = if release {
+                Profile::Release
+            } else {
+                Profile::Debug
+            };
+            let options = up::Options {
+                workers,
+                profile,
+                rabbitmq,
+            };
+            until_stopped(up::run(&project, options))
+        }
+        Action::Services { rabbitmq } => until_stopped(services::run(&project, rabbitmq)),
+        Action::Test { args } => test::run(&project, &args),
+        Action::Token {
+            user,
+            tier,
+            role,
+            ttl,
+        } => {
+            let issued_at = clock::unix_seconds();
+            let claims = Claims {
+                user,
+                tier,
+                role,
+                issued_at,
+                expires_at: issued_at + ttl.as_secs(),
+            };
+            ui::result(&token::sign(&claims, &Secrets::load(&project)?.jwt)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Reset => services::reset(&project).map(|()| ExitCode::SUCCESS),
+        Action::Sqlx { check, keep } => {
+            sqlx::run(&project, sqlx::Options { check, keep }).map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// For commands that run until they are stopped, being stopped is success.
+fn until_stopped(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    match outcome {
+        Err(error) if error.is::<Interrupted>() => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+        Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }

@@ -74,6 +74,11 @@ impl Service {
         &self.name
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its log file.
     pub(crate) fn log(&self) -> &Path {
         &self.log
@@ -96,6 +101,17 @@ impl Service {
     pub(crate) fn signal(&self, signal: Signal) {
         if self.ended.is_none() {
             let _ = kill(pid(self.child.id()), signal);
+        }
+    }
+
+    /// As [`Service::stop`], for a program that is a script with children of its own.
+    pub(crate) fn stop_group(&mut self, signal: Signal, grace: Duration) {
+        if self.exited().is_none() {
+            let _ = killpg(pid(self.child.id()), signal);
+            if !self.wait(grace) {
+                let _ = killpg(pid(self.child.id()), Signal::SIGKILL);
+                self.wait(Duration::from_secs(5));
+            }
         }
     }
 

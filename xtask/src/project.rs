@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use nix::unistd::{Uid, User};
 use sha2::{Digest as _, Sha256};
 
-use crate::{env::Env, interrupt::Interrupt, ui};
+use crate::{env::Env, files::make_dir, interrupt::Interrupt, ui};
 
 /// Everything a command needs to know about the checkout it works on.
 #[derive(Debug, Clone)]
@@ -70,15 +70,6 @@ fn find_root(from: &Path) -> Option<PathBuf> {
     from.ancestors()
         .find(|dir| dir.join("Cargo.toml").is_file() && dir.join("xtask/Cargo.toml").is_file())
         .map(Path::to_path_buf)
-}
-
-/// Makes a folder (and those above it) unless it is there.
-pub(crate) fn make_dir(path: &Path, mode: u32) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
 /// The user the servers run as when we are root: Postgres refuses root.

@@ -9,20 +9,18 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, bail};
 
 use crate::{
-    cargo,
-    instance::{Instance, remove_dir},
-    interrupt::Interrupted,
+    cargo, clock,
+    files::{make_dir, remove_dir},
+    instance::Instance,
     process,
-    project::{Project, ServersHome, make_dir},
+    project::{Project, ServersHome},
     servers::{Postgres, Servers, Wanted},
-    ui,
+    services, ui,
 };
 
 const DATABASE: &str = "balas";
@@ -43,6 +41,7 @@ pub(crate) fn run(project: &Project, options: Options) -> anyhow::Result<()> {
     let wanted = Wanted {
         postgres: true,
         redis: false,
+        rabbitmq: false,
     };
     let mut servers = Servers::start(project, &home, instance, wanted)?;
     let Some(postgres) = servers.postgres.as_ref() else {
@@ -62,21 +61,9 @@ pub(crate) fn run(project: &Project, options: Options) -> anyhow::Result<()> {
             ui::error(&format!("{error:#}"));
         }
         ui::progress("Keeping", "the migrated database until Ctrl-C");
-        return keep(project, &mut servers);
+        return services::hold(project, &mut servers);
     }
     outcome
-}
-
-fn keep(project: &Project, servers: &mut Servers) -> anyhow::Result<()> {
-    loop {
-        if let Some(signal) = project.interrupt.take() {
-            return Err(Interrupted(signal).into());
-        }
-        if let Some(died) = servers.dead() {
-            bail!("{died}");
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Applies the bootstrap and the migrations in the order of their names, as `balas-api migrate` does.
@@ -137,7 +124,7 @@ fn describe_queries(project: &Project, url: &str, fresh: &Path) -> anyhow::Resul
     File::options()
         .append(true)
         .open(&entry)
-        .and_then(|file| file.set_modified(now()))
+        .and_then(|file| file.set_modified(clock::now()))
         .with_context(|| format!("cannot touch {}", entry.display()))?;
     let mut check = Command::new(cargo::program(project));
     check
@@ -160,14 +147,6 @@ fn describe_queries(project: &Project, url: &str, fresh: &Path) -> anyhow::Resul
         bail!("the statements of `shared` do not compile against the migrated database");
     }
     Ok(())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a modification time for cargo, not a time of the product"
-)]
-fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 /// Puts the fresh files in place, or only compares.

@@ -2,28 +2,34 @@
 
 pub(crate) mod apt;
 pub(crate) mod postgres;
+pub(crate) mod rabbit;
 pub(crate) mod valkey;
 pub(crate) mod wheels;
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use crate::{
+    files::write_private,
     instance::Instance,
     project::{Project, ServersHome},
     ui,
 };
 
-pub(crate) use self::{postgres::Postgres, valkey::Valkey};
+pub(crate) use self::{postgres::Postgres, rabbit::Rabbit, valkey::Valkey};
 
 /// How long a server may take to answer for the first time. Starting takes well under a second;
 /// recovery after a crash on a slow disk takes longer.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// The database that [`Servers::urls`] names.
+const DATABASE: &str = "balas";
 
 /// Which servers to start; the others are somebody else's, named by a variable.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) postgres: bool,
     pub(crate) redis: bool,
+    pub(crate) rabbitmq: bool,
 }
 
 /// Running servers. Dropping it stops them and then frees the instance (fields drop in order).
@@ -31,6 +37,7 @@ pub(crate) struct Wanted {
 pub(crate) struct Servers {
     pub(crate) postgres: Option<Postgres>,
     pub(crate) redis: Option<Valkey>,
+    pub(crate) rabbitmq: Option<Rabbit>,
     pub(crate) instance: Instance,
 }
 
@@ -45,9 +52,10 @@ impl Servers {
         let mut servers = Self {
             postgres: None,
             redis: None,
+            rabbitmq: None,
             instance,
         };
-        // Both programs are fetched before anything runs, so that a missing one is known at once.
+        // All programs are fetched before anything runs, so that a missing one is known at once.
         let postgres = wanted
             .postgres
             .then(|| postgres::Programs::find(project, home))
@@ -55,6 +63,10 @@ impl Servers {
         let redis = wanted
             .redis
             .then(|| valkey::Program::find(project, home))
+            .transpose()?;
+        let rabbitmq = wanted
+            .rabbitmq
+            .then(|| rabbit::Programs::find(project))
             .transpose()?;
         if let Some(programs) = postgres {
             ui::progress("Starting", &programs.describe());
@@ -65,7 +77,31 @@ impl Servers {
             ui::progress("Starting", &program.describe());
             servers.redis = Some(Valkey::start(project, home, &servers.instance, &program)?);
         }
+        if let Some(programs) = rabbitmq {
+            ui::progress("Starting", "RabbitMQ");
+            servers.rabbitmq = Some(Rabbit::start(project, home, &servers.instance, &programs)?);
+        }
         Ok(servers)
+    }
+
+    /// The URLs of what was started, under the names of the variables that the processes read. The
+    /// database is made if need be.
+    pub(crate) fn urls(&self, project: &Project) -> anyhow::Result<Vec<(String, String)>> {
+        let mut urls = Vec::new();
+        if let Some(postgres) = &self.postgres {
+            postgres.ensure_database(&project.interrupt, DATABASE)?;
+            if !postgres.has_vector(&project.interrupt)? {
+                ui::note("this Postgres has no pgvector: everything but the knowledge base works");
+            }
+            urls.push(("DATABASE_URL".to_owned(), postgres.url(DATABASE)));
+        }
+        if let Some(redis) = &self.redis {
+            urls.push(("REDIS_URL".to_owned(), redis.url()));
+        }
+        if let Some(rabbitmq) = &self.rabbitmq {
+            urls.push(("RABBITMQ_URL".to_owned(), rabbitmq.url()));
+        }
+        Ok(urls)
     }
 
     /// A sentence about a server that has died, if one has.
@@ -73,6 +109,7 @@ impl Servers {
         let services = [
             self.postgres.as_mut().map(Postgres::service),
             self.redis.as_mut().map(Valkey::service),
+            self.rabbitmq.as_mut().map(Rabbit::service),
         ];
         services.into_iter().flatten().find_map(|service| {
             let status = service.exited()?;
@@ -84,5 +121,31 @@ impl Servers {
                 service.last_lines()
             ))
         })
+    }
+}
+
+/// Made once per instance, so that URLs in a person's shell stay true.
+fn kept_password(file: &Path) -> anyhow::Result<String> {
+    if let Ok(text) = fs::read_to_string(file)
+        && !text.trim().is_empty()
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let password = uuid::Uuid::new_v4().simple().to_string();
+    write_private(file, &password)?;
+    Ok(password)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        let first = kept_password(&file).unwrap();
+        assert_eq!(first.len(), 32);
+        assert_eq!(kept_password(&file).unwrap(), first);
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::fs::OpenOptionsExt as _,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -16,11 +15,12 @@ use nix::sys::signal::Signal;
 
 use super::{READY_WITHIN, apt, wheels};
 use crate::{
-    instance::{Instance, remove_dir},
+    files::{make_dir, remove_dir, write_private},
+    instance::Instance,
     interrupt::Interrupt,
     ports,
     process::{self, Service},
-    project::{Project, ServersHome, make_dir},
+    project::{Project, ServersHome},
     ui,
 };
 
@@ -470,21 +470,6 @@ fn copy_data(
         process::output(&mut sync, &project.interrupt)?;
     }
     fs::rename(&work, data).with_context(|| format!("cannot make {}", data.display()))
-}
-
-/// Writes a file that only its owner can read.
-pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
-        use std::io::Write as _;
-        let mut file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text.as_bytes())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -13,12 +13,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 
-use super::{
-    READY_WITHIN, apt,
-    postgres::{server_command, write_private},
-    wheels,
-};
+use super::{READY_WITHIN, apt, postgres::server_command, wheels};
 use crate::{
+    files::write_private,
     instance::Instance,
     ports,
     process::{self, Service},
@@ -114,7 +111,7 @@ impl Valkey {
     ) -> anyhow::Result<Self> {
         let data = instance.dir.join("redis");
         home.private_dir(&data)?;
-        let password = password(&instance.dir.join("redis.password"))?;
+        let password = super::kept_password(&instance.dir.join("redis.password"))?;
         let config = data.join("server.conf");
         let log = project.fresh_log(&format!("{}-redis", instance.name));
         let port_file = instance.dir.join("redis.port");
@@ -199,18 +196,6 @@ impl Drop for Valkey {
     }
 }
 
-/// Made once per instance, so that URLs in a person's shell stay true.
-fn password(file: &Path) -> anyhow::Result<String> {
-    if let Ok(text) = fs::read_to_string(file)
-        && !text.trim().is_empty()
-    {
-        return Ok(text.trim().to_owned());
-    }
-    let password = uuid::Uuid::new_v4().simple().to_string();
-    write_private(file, &password)?;
-    Ok(password)
-}
-
 fn settings(port: u16, password: &str, data: &Path, lasting: bool) -> String {
     // Once a second is what the production manifest uses; Redis may lose everything by design.
     let append = if lasting {
@@ -257,14 +242,5 @@ mod tests {
         assert!(lasting.contains("appendonly yes\nappendfsync everysec\n"));
         assert!(lasting.contains("bind 127.0.0.1\n"));
         assert!(settings(1, "p", Path::new("/d"), false).contains("appendonly no\n"));
-    }
-
-    #[test]
-    fn a_password_is_made_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("password");
-        let first = password(&file).unwrap();
-        assert_eq!(first.len(), 32);
-        assert_eq!(password(&file).unwrap(), first);
     }
 }

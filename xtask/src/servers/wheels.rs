@@ -12,9 +12,9 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
-    instance::remove_dir,
+    files::{make_dir, remove_dir},
     process,
-    project::{Project, ServersHome, make_dir},
+    project::{Project, ServersHome},
     ui,
 };
 

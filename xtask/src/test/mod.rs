@@ -1,0 +1,150 @@
+//! `cargo xtask test`: private servers, the processes that tests start, then the test runner, whose
+//! summary is the last thing printed.
+
+mod parts;
+mod selection;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+
+use self::{
+    parts::{Parts, Uses},
+    selection::Selection,
+};
+use crate::{
+    cargo,
+    instance::Instance,
+    process,
+    project::{Project, ServersHome},
+    servers::{Servers, Wanted},
+    ui,
+};
+
+/// Variables of the product that a person may have set in the shell. A test that picked one up
+/// could write to a real database or spend real money.
+const NOT_FOR_TESTS: [&str; 11] = [
+    "DATABASE_URL",
+    "MIGRATE_DATABASE_URL",
+    "REDIS_URL",
+    "RABBITMQ_URL",
+    "OPENROUTER_API_KEY",
+    "OPENROUTER_API_KEYS",
+    "OPENROUTER_API_KEYS_FILE",
+    "OPENROUTER_BASE_URL",
+    "JWT_SECRET",
+    "INTERNAL_SERVICE_KEY",
+    "PORT",
+];
+
+/// Runs the command. The servers stop and their data goes when this returns, however it does.
+pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode> {
+    let selection = Selection::of(args);
+    let uses = Uses::of(&project.root);
+    let parts = Parts::find(project, uses)?;
+
+    let home = ServersHome::open(project)?;
+    let instance = Instance::passing(project, &home, "test")?;
+    let wanted = Wanted {
+        postgres: true,
+        redis: true,
+        rabbitmq: parts.private_rabbitmq,
+    };
+    let servers = Servers::start(project, &home, instance, wanted)?;
+    let env = environment(&servers, &parts)?;
+    let nextest = process::output(
+        Command::new(cargo::program(project)).args(["nextest", "--version"]),
+        &project.interrupt,
+    )
+    .is_ok();
+    project.interrupt.check()?;
+
+    let mut not_run = parts.missing.clone();
+    build(project, &selection)?;
+    if nextest && selection.is_everything() {
+        doc_tests(project, &env)?;
+    } else if nextest {
+        not_run.push("documentation examples (only a run without arguments has them)".to_owned());
+    }
+    for reason in &not_run {
+        ui::progress("Not run", reason);
+    }
+
+    let mut runner = Command::new(cargo::program(project));
+    runner.args(if nextest {
+        &["nextest", "run"][..]
+    } else {
+        &["test"][..]
+    });
+    if !selection.names_packages() {
+        runner.arg("--workspace");
+    }
+    runner.args(args);
+    prepare(project, &mut runner, &env);
+    let status =
+        process::run(&mut runner, &project.interrupt).context("the tests could not be run")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Everything the tests read.
+fn environment(servers: &Servers, parts: &Parts) -> anyhow::Result<Vec<(String, String)>> {
+    let (Some(postgres), Some(redis)) = (&servers.postgres, &servers.redis) else {
+        bail!("the servers were not started");
+    };
+    let mut env = vec![
+        ("TEST_DATABASE_URL".to_owned(), postgres.url("postgres")),
+        ("TEST_REDIS_URL".to_owned(), redis.url()),
+    ];
+    if let Some(rabbitmq) = &servers.rabbitmq {
+        env.push(("TEST_RABBITMQ_URL".to_owned(), rabbitmq.url()));
+    } else if let Some(url) = &parts.given_rabbitmq {
+        env.push(("TEST_RABBITMQ_URL".to_owned(), url.clone()));
+    }
+    if let Some(chromium) = &parts.chromium {
+        env.push(("TEST_CHROMIUM".to_owned(), chromium.display().to_string()));
+    }
+    Ok(env)
+}
+
+/// Builds test programs and the processes they start in one go: built apart, cargo would choose
+/// other features for the dependencies and compile many of them twice.
+fn build(project: &Project, selection: &Selection) -> anyhow::Result<()> {
+    let mut build = Command::new(cargo::program(project));
+    build.current_dir(&project.root).arg("build");
+    if selection.names_packages() {
+        if !selection.needs_processes() {
+            return Ok(());
+        }
+        build.args(["--package", "balas-api", "--package", "balas-worker"]);
+        build.args(["--package", "loadtest", "--bins"]);
+    } else {
+        build.args(["--workspace", "--bins", "--tests"]);
+    }
+    cargo::run(
+        project,
+        build,
+        "the tests do not build: see what the compiler says above",
+    )
+}
+
+fn doc_tests(project: &Project, env: &[(String, String)]) -> anyhow::Result<()> {
+    let mut command = Command::new(cargo::program(project));
+    command.args(["test", "--workspace", "--doc", "--quiet"]);
+    prepare(project, &mut command, env);
+    if !process::run(&mut command, &project.interrupt)?.success() {
+        bail!("an example in the documentation is wrong: see above");
+    }
+    Ok(())
+}
+
+fn prepare(project: &Project, command: &mut Command, env: &[(String, String)]) {
+    cargo::clean_env(command);
+    for name in NOT_FOR_TESTS {
+        command.env_remove(name);
+    }
+    command
+        .current_dir(&project.root)
+        .env("SQLX_OFFLINE", "true")
+        .envs(env.iter().map(|(name, value)| (name, value)));
+}

@@ -1,0 +1,330 @@
+//! `cargo xtask up`: the whole of Balas on this machine, from one command.
+
+mod plan;
+mod supervise;
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use nix::sys::signal::Signal;
+
+use self::{plan::Plan, supervise::Supervised};
+use crate::{
+    cargo::{self, Profile},
+    clock, http,
+    instance::Instance,
+    interrupt::Interrupted,
+    ports, process,
+    project::{Project, ServersHome},
+    secrets::Secrets,
+    servers::Servers,
+    token::{self, Claims, Role, Tier},
+    ui,
+};
+
+/// How long the processes may take to become ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long api and workers may take to drain: longer than the worker's own DRAIN_GRACE of 25 s.
+const DRAIN_WITHIN: Duration = Duration::from_secs(40);
+/// How long the token that `up` prints is good for, in seconds.
+const TOKEN_TTL: u64 = 30 * 24 * 60 * 60;
+
+/// What `cargo xtask up` was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) workers: u16,
+    pub(crate) profile: Profile,
+    pub(crate) rabbitmq: bool,
+}
+
+/// Everything that runs. Fields drop in order: the simulator outlives those who call it, the
+/// servers outlive all.
+struct Stack {
+    /// api and workers.
+    processes: Vec<Supervised>,
+    simulator: Option<Supervised>,
+    servers: Servers,
+}
+
+/// Runs the command until Ctrl-C.
+pub(crate) fn run(project: &Project, options: Options) -> anyhow::Result<()> {
+    let plan = Plan::of(&project.env, options.rabbitmq)?;
+    let home = ServersHome::open(project)?;
+    let instance = Instance::lasting(project, &home)?;
+    let secrets = Secrets::load(project)?;
+    for name in [
+        "DATABASE_URL",
+        "REDIS_URL",
+        "RABBITMQ_URL",
+        "OPENROUTER_BASE_URL",
+    ] {
+        if let Some(url) = project.env.get(name) {
+            ui::progress("Using", &format!("{name} {}", ui::without_password(url)));
+        }
+    }
+    cargo::build_binaries(project, options.profile)?;
+
+    let mut stack = Stack {
+        processes: Vec::new(),
+        simulator: None,
+        servers: Servers::start(project, &home, instance, plan.wanted)?,
+    };
+    let outcome = stack
+        .start(project, options, &plan, &secrets)
+        .and_then(|port| {
+            greet(project, port, &secrets, &stack)?;
+            stack.tend(project)
+        });
+    stack.stop(project);
+    outcome
+}
+
+impl Stack {
+    /// Starts everything on top of the servers and returns the API's port once it is ready.
+    fn start(
+        &mut self,
+        project: &Project,
+        options: Options,
+        plan: &Plan,
+        secrets: &Secrets,
+    ) -> anyhow::Result<u16> {
+        let bin = |name: &str| cargo::binary(project, options.profile, name);
+        let mut env = self.servers.urls(project)?;
+        env.push(("JWT_SECRET".to_owned(), secrets.jwt.clone()));
+        env.push((
+            "INTERNAL_SERVICE_KEY".to_owned(),
+            secrets.service_key.clone(),
+        ));
+        if plan.simulator {
+            env.extend(self.start_simulator(project, bin("simulator"))?);
+        }
+        migrate(project, bin("balas-api"), &env)?;
+
+        let port = plan.port.choose()?;
+        ui::progress("Starting", &format!("api on port {port}"));
+        let mut api_env = env.clone();
+        api_env.push(("PORT".to_owned(), port.to_string()));
+        self.add(project, "api", bin("balas-api"), api_env)?;
+        for number in 1..=options.workers {
+            let name = format!("worker-{number}");
+            ui::progress("Starting", &name);
+            let mut worker_env = env.clone();
+            worker_env.push(("WORKER_NAME".to_owned(), name.clone()));
+            self.add(project, &name, bin("balas-worker"), worker_env)?;
+        }
+        self.wait_ready(project, port)?;
+        Ok(port)
+    }
+
+    fn add(
+        &mut self,
+        project: &Project,
+        name: &str,
+        program: PathBuf,
+        env: Vec<(String, String)>,
+    ) -> anyhow::Result<()> {
+        let log = project.fresh_log(name);
+        let ledger = &self.servers.instance.ledger;
+        self.processes
+            .push(Supervised::start(name, program, env, log, ledger)?);
+        Ok(())
+    }
+
+    /// Starts the simulator and returns the variables that point the worker at it.
+    fn start_simulator(
+        &mut self,
+        project: &Project,
+        program: PathBuf,
+    ) -> anyhow::Result<Vec<(String, String)>> {
+        let port = ports::any_free()?;
+        ui::progress(
+            "Starting",
+            "the model simulator (set OPENROUTER_API_KEY to talk to the real OpenRouter)",
+        );
+        let env = vec![("PORT".to_owned(), port.to_string())];
+        let log = project.fresh_log("simulator");
+        let ledger = &self.servers.instance.ledger;
+        let mut simulator = Supervised::start("simulator", program, env, log, ledger)?;
+        let deadline = Instant::now() + READY_WITHIN;
+        while !ports::answers(port) {
+            project.interrupt.check()?;
+            if !simulator.is_running() || Instant::now() >= deadline {
+                bail!("the simulator did not start; {}", simulator.last_lines());
+            }
+            thread::sleep(Duration::from_millis(30));
+        }
+        self.simulator = Some(simulator);
+        Ok(vec![
+            // The same path as the real one.
+            (
+                "OPENROUTER_BASE_URL".to_owned(),
+                format!("http://127.0.0.1:{port}/api/v1"),
+            ),
+            ("OPENROUTER_API_KEY".to_owned(), "simulated".to_owned()),
+        ])
+    }
+
+    fn wait_ready(&mut self, project: &Project, port: u16) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let answer = http::get(port, "/health/ready");
+            if matches!(answer, Some((200, _))) {
+                return Ok(());
+            }
+            self.tend_once(project)?;
+            if Instant::now() >= deadline {
+                let said = match answer {
+                    Some((status, body)) => format!("it answers {status} {}", body.trim()),
+                    None => "it does not answer".to_owned(),
+                };
+                let api = self.processes.first().map(Supervised::last_lines);
+                bail!(
+                    "the api is not ready after {} s: {said}; {}",
+                    READY_WITHIN.as_secs(),
+                    api.unwrap_or_default()
+                );
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Looks after everything until a signal comes or something cannot be kept running.
+    fn tend(&mut self, project: &Project) -> anyhow::Result<()> {
+        loop {
+            self.tend_once(project)?;
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn tend_once(&mut self, project: &Project) -> anyhow::Result<()> {
+        if let Some(signal) = project.interrupt.take() {
+            return Err(Interrupted(signal).into());
+        }
+        if let Some(died) = self.servers.dead() {
+            bail!("{died}");
+        }
+        for process in self.processes.iter_mut().chain(&mut self.simulator) {
+            process.tend()?;
+        }
+        Ok(())
+    }
+
+    /// Stops api and workers (they drain), then the simulator. The servers stop when they are dropped.
+    fn stop(&mut self, project: &Project) {
+        let names: Vec<&str> = self.processes.iter().map(Supervised::name).collect();
+        if !names.is_empty() {
+            ui::progress(
+                "Stopping",
+                &format!("{}, then the servers", names.join(", ")),
+            );
+        }
+        stop_all(project, self.processes.iter_mut(), DRAIN_WITHIN);
+        stop_all(project, self.simulator.iter_mut(), Duration::from_secs(5));
+        // Dropping kills what has not obeyed.
+        self.processes.clear();
+        self.simulator = None;
+    }
+}
+
+/// Sends SIGTERM to all of them at once and waits; a second Ctrl-C ends the waiting.
+fn stop_all<'a>(
+    project: &Project,
+    processes: impl Iterator<Item = &'a mut Supervised>,
+    within: Duration,
+) {
+    let mut running: Vec<&mut Supervised> = processes.collect();
+    for process in &mut running {
+        process.signal(Signal::SIGTERM);
+    }
+    let deadline = Instant::now() + within;
+    loop {
+        running.retain_mut(|process| process.is_running());
+        if running.is_empty() {
+            return;
+        }
+        if project.interrupt.take().is_some() || Instant::now() >= deadline {
+            for process in &mut running {
+                ui::note(&format!(
+                    "{} did not stop in time; killing it",
+                    process.name()
+                ));
+                process.signal(Signal::SIGKILL);
+            }
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn migrate(project: &Project, api: PathBuf, env: &[(String, String)]) -> anyhow::Result<()> {
+    ui::progress("Migrating", "the database");
+    let mut command = Command::new(api);
+    command
+        .arg("migrate")
+        .envs(env.iter().map(|(name, value)| (name, value)));
+    process::output(&mut command, &project.interrupt).map(|_| ())
+}
+
+/// Says what a newcomer can do now.
+fn greet(project: &Project, port: u16, secrets: &Secrets, stack: &Stack) -> anyhow::Result<()> {
+    let issued_at = clock::unix_seconds();
+    let claims = Claims {
+        user: secrets.user,
+        tier: Tier::Premium,
+        role: Role::User,
+        issued_at,
+        expires_at: issued_at + TOKEN_TTL,
+    };
+    let token = token::sign(&claims, &secrets.jwt)?;
+    let workers: Vec<String> = stack
+        .processes
+        .iter()
+        .filter(|process| process.name().starts_with("worker"))
+        .map(|process| format!("{} is process {}", process.name(), process.id()))
+        .collect();
+    ui::result(&greeting(
+        port,
+        &token,
+        &project.local.join("logs").display().to_string(),
+    ));
+    ui::result(&format!(
+        "\n  {}; `kill -9` one mid-sentence and watch the reply go on.\n  Ctrl-C stops everything and keeps the data; `cargo xtask reset` deletes it.\n",
+        workers.join(", ")
+    ));
+    Ok(())
+}
+
+fn greeting(port: u16, token: &str, logs: &str) -> String {
+    let api = format!("http://127.0.0.1:{port}/api/chat/conversations");
+    format!(
+        r#"
+  Console   http://127.0.0.1:{port}/#token={token}
+  API docs  http://127.0.0.1:{port}/docs
+  Logs      {logs}
+
+  Try it:
+
+TOKEN={token}
+ID=$(curl -sS "{api}" -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{}}' | grep -o '"id":"[^"]*' | head -n 1 | cut -d '"' -f 4); curl -sS "{api}/$ID/messages" -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -H 'Prefer: wait=30' -d '{{"content":"Hello, who are you?"}}'"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::greeting;
+
+    #[test]
+    fn the_greeting_names_the_port_and_the_token_everywhere() {
+        let text = greeting(8099, "a.b.c", "/logs");
+        assert!(text.contains("http://127.0.0.1:8099/#token=a.b.c"));
+        assert!(text.contains("\nTOKEN=a.b.c\n"));
+        assert!(text.contains("'Prefer: wait=30'"));
+        assert!(text.contains(r#"-d '{"content":"#));
+        assert!(!text.contains("8080"));
+    }
+}
