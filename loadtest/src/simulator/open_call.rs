@@ -1,0 +1,46 @@
+//! A call that has not ended: whoever holds it last ends it.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::Shared;
+use super::books::{Call, Outcome};
+
+/// A call in flight. Dropped before anybody said how it ended, its client went away: the server
+/// drops handlers and bodies when a connection closes.
+#[derive(Debug)]
+pub(crate) struct OpenCall {
+    shared: Arc<Shared>,
+    call: Arc<Call>,
+}
+
+impl OpenCall {
+    pub(crate) fn new(shared: Arc<Shared>, call: Arc<Call>) -> Self {
+        Self { shared, call }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Says how the call ended; only the first word counts.
+    pub(crate) fn end(&self, outcome: Outcome, finish_reason: Option<String>) {
+        self.shared.books.end(&self.call, outcome, finish_reason);
+    }
+}
+
+impl Deref for OpenCall {
+    type Target = Call;
+
+    fn deref(&self) -> &Call {
+        &self.call
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        if !self.call.has_ended() {
+            self.end(Outcome::Disconnected, None);
+        }
+    }
+}
