@@ -32,8 +32,14 @@ pub struct ConfigError(Vec<String>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of the configuration variables cannot be used:", self.0.len())?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+        write!(
+            f,
+            "{} of the configuration variables cannot be used:",
+            self.0.len()
+        )?;
+        self.0
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
@@ -43,7 +49,10 @@ impl Vars {
     /// Takes the variables of this process. Empty ones count as unset, as compose files and
     /// ConfigMaps produce them for "nothing".
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one home of environment variables")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one home of environment variables"
+    )]
     pub fn from_process() -> Self {
         Self::from_map(std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -61,11 +70,19 @@ impl Vars {
             .map(|(name, value)| (name.into(), value.into()))
             .filter(|(_, value)| !value.trim().is_empty())
             .collect();
-        Self { values, declared: Vec::new(), problems: Vec::new() }
+        Self {
+            values,
+            declared: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     fn declare(&mut self, name: &'static str, default: &str, help: &'static str) -> Option<String> {
-        self.declared.push(Declared { name, default: default.to_owned(), help });
+        self.declared.push(Declared {
+            name,
+            default: default.to_owned(),
+            help,
+        });
         self.values.get(name).map(|value| value.trim().to_owned())
     }
 
@@ -95,14 +112,23 @@ impl Vars {
     }
 
     /// A number within inclusive bounds.
-    pub fn within<T>(&mut self, name: &'static str, default: T, bounds: (T, T), help: &'static str) -> T
+    pub fn within<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        bounds: (T, T),
+        help: &'static str,
+    ) -> T
     where
         T: FromStr + PartialOrd + fmt::Display + Copy,
         T::Err: fmt::Display,
     {
         let value = self.get(name, &default.to_string(), help);
         if value < bounds.0 || value > bounds.1 {
-            self.problem(name, format_args!("must lie between {} and {}", bounds.0, bounds.1));
+            self.problem(
+                name,
+                format_args!("must lie between {} and {}", bounds.0, bounds.1),
+            );
             return default;
         }
         value
@@ -126,7 +152,12 @@ impl Vars {
     /// `true`/`false`, `1`/`0`, `yes`/`no`, `on`/`off`.
     pub fn flag(&mut self, name: &'static str, default: bool, help: &'static str) -> bool {
         let shown = if default { "true" } else { "false" };
-        match self.declare(name, shown, help).as_deref().map(str::to_ascii_lowercase).as_deref() {
+        match self
+            .declare(name, shown, help)
+            .as_deref()
+            .map(str::to_ascii_lowercase)
+            .as_deref()
+        {
             None => default,
             Some("true" | "1" | "yes" | "on") => true,
             Some("false" | "0" | "no" | "off") => false,
@@ -151,7 +182,9 @@ impl Vars {
 
     /// A comma-separated list; blanks around the items are dropped.
     pub fn list(&mut self, name: &'static str, default: &str, help: &'static str) -> Vec<String> {
-        let text = self.declare(name, default, help).unwrap_or_else(|| default.to_owned());
+        let text = self
+            .declare(name, default, help)
+            .unwrap_or_else(|| default.to_owned());
         split(&text).collect()
     }
 
@@ -173,9 +206,13 @@ impl Vars {
         if secrets.is_empty() {
             self.problem(name, "is required");
         }
-        let short = |secret: &SecretString| secrecy::ExposeSecret::expose_secret(secret).len() < min_bytes;
+        let short =
+            |secret: &SecretString| secrecy::ExposeSecret::expose_secret(secret).len() < min_bytes;
         if secrets.iter().any(short) {
-            self.problem(name, format_args!("each secret needs at least {min_bytes} bytes"));
+            self.problem(
+                name,
+                format_args!("each secret needs at least {min_bytes} bytes"),
+            );
         }
         secrets
     }
@@ -185,14 +222,23 @@ impl Vars {
     /// # Errors
     /// When any variable read so far was missing or could not be parsed.
     pub fn finish(self) -> Result<(), ConfigError> {
-        if self.problems.is_empty() { Ok(()) } else { Err(ConfigError(self.problems)) }
+        if self.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError(self.problems))
+        }
     }
 
     /// The table of all declared variables for `--help`, in the order of declaration.
     #[must_use]
     pub fn help(&self) -> String {
         let mut text = String::from("Environment variables:\n");
-        for Declared { name, default, help } in &self.declared {
+        for Declared {
+            name,
+            default,
+            help,
+        } in &self.declared
+        {
             let _ = match default.as_str() {
                 "" => write!(text, "  {name}\n          {help}\n"),
                 default => write!(text, "  {name}={default}\n          {help}\n"),
@@ -208,7 +254,10 @@ impl Vars {
 }
 
 fn split(text: &str) -> impl Iterator<Item = String> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned)
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
 }
 
 #[cfg(test)]

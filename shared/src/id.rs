@@ -67,7 +67,11 @@ impl EventId {
     /// The id of the terminal event of a generation that ended in `attempt`.
     #[must_use]
     pub fn terminal(generation_id: Uuid, attempt: u32) -> Self {
-        Self { generation_id, attempt, seq: Self::TERMINAL_SEQ }
+        Self {
+            generation_id,
+            attempt,
+            seq: Self::TERMINAL_SEQ,
+        }
     }
 
     /// The id of the entry in the generation's Redis stream.
@@ -79,7 +83,11 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:04}.{:010}", self.generation_id, self.attempt, self.seq)
+        write!(
+            f,
+            "{}.{:04}.{:010}",
+            self.generation_id, self.attempt, self.seq
+        )
     }
 }
 
@@ -113,7 +121,10 @@ impl FromStr for EventId {
         };
         let digits = |part: &str| {
             let all_digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-            all_digits.then(|| part.parse().ok()).flatten().ok_or(InvalidEventId)
+            all_digits
+                .then(|| part.parse().ok())
+                .flatten()
+                .ok_or(InvalidEventId)
         };
         if generation.len() != 36 {
             return Err(InvalidEventId);
@@ -159,7 +170,14 @@ mod tests {
 
     #[test]
     fn events_of_a_generation_order_as_strings() {
-        let id = |attempt, seq| EventId { generation_id: Uuid::nil(), attempt, seq }.to_string();
+        let id = |attempt, seq| {
+            EventId {
+                generation_id: Uuid::nil(),
+                attempt,
+                seq,
+            }
+            .to_string()
+        };
         assert!(id(1, 9) < id(1, 10));
         assert!(id(1, EventId::TERMINAL_SEQ) < id(2, 1));
     }

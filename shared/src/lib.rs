@@ -7,7 +7,18 @@
 
 pub mod clock;
 pub mod config;
+pub mod crypto;
 pub mod domain;
 pub mod id;
+pub mod lifecycle;
+pub mod limits;
+pub mod metrics;
 pub mod models;
+pub mod push;
+pub mod queue;
+pub mod redis;
 pub mod store;
+pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tickets;

@@ -60,7 +60,11 @@ impl ModelsConfig {
                 "openai/gpt-4o-mini",
                 "model tried last; a paid one serves the premium tier only",
             ),
-            free_only: vars.flag("USE_FREE_MODELS_ONLY", true, "true: nobody gets a paid model"),
+            free_only: vars.flag(
+                "USE_FREE_MODELS_ONLY",
+                true,
+                "true: nobody gets a paid model",
+            ),
             free_models: vars.list(
                 "FREE_MODELS",
                 "",
@@ -71,8 +75,18 @@ impl ModelsConfig {
                 "",
                 "models a request may name besides the three of the chain",
             ),
-            max_tokens: vars.within("MAX_TOKENS", 1_000, (1, 1_000_000), "most tokens of a reply"),
-            temperature: vars.within("TEMPERATURE", 0.7, (0.0, 2.0), "sampling temperature, 0 to 2"),
+            max_tokens: vars.within(
+                "MAX_TOKENS",
+                1_000,
+                (1, 1_000_000),
+                "most tokens of a reply",
+            ),
+            temperature: vars.within(
+                "TEMPERATURE",
+                0.7,
+                (0.0, 2.0),
+                "sampling temperature, 0 to 2",
+            ),
         };
         for (name, model) in [
             ("DEFAULT_MODEL", &config.default),
@@ -80,7 +94,10 @@ impl ModelsConfig {
             ("EMERGENCY_FALLBACK_MODEL", &config.emergency),
         ] {
             if model.len() > MAX_NAME_BYTES {
-                vars.problem(name, format_args!("must have at most {MAX_NAME_BYTES} bytes"));
+                vars.problem(
+                    name,
+                    format_args!("must have at most {MAX_NAME_BYTES} bytes"),
+                );
             }
         }
         if !config.temperature.is_finite() {
@@ -105,7 +122,10 @@ impl ModelsConfig {
     /// A model with what is known of it.
     #[must_use]
     pub fn model(&self, name: &str) -> Model {
-        Model { name: name.to_owned(), free: self.is_free(name) }
+        Model {
+            name: name.to_owned(),
+            free: self.is_free(name),
+        }
     }
 
     /// Whether a request of someone of this tier may name the model: the operator listed it, and
@@ -132,7 +152,9 @@ impl ModelsConfig {
     }
 
     fn configured(&self) -> impl Iterator<Item = &str> {
-        [&self.default, &self.fallback, &self.emergency].into_iter().map(String::as_str)
+        [&self.default, &self.fallback, &self.emergency]
+            .into_iter()
+            .map(String::as_str)
     }
 
     fn affordable(&self, name: &str, tier: Tier) -> bool {
@@ -164,29 +186,47 @@ mod tests {
         let config = config(&[]);
         for tier in Tier::ALL {
             assert_eq!(names(&config.chain_for(*tier, None)), [DEFAULT, FALLBACK]);
-            assert_eq!(names(&config.chain_for(*tier, Some(PAID))), [DEFAULT, FALLBACK]);
+            assert_eq!(
+                names(&config.chain_for(*tier, Some(PAID))),
+                [DEFAULT, FALLBACK]
+            );
             assert!(!config.is_allowed(PAID, *tier));
         }
     }
 
     #[test]
     fn premium_gets_paid_models_and_free_never_does() {
-        let config = config(&[("USE_FREE_MODELS_ONLY", "false"), ("ALLOWED_MODELS", "big/model, tiny/model:free")]);
-        assert_eq!(names(&config.chain_for(Tier::Premium, None)), [DEFAULT, FALLBACK, PAID]);
-        assert_eq!(names(&config.chain_for(Tier::Free, None)), [DEFAULT, FALLBACK]);
+        let config = config(&[
+            ("USE_FREE_MODELS_ONLY", "false"),
+            ("ALLOWED_MODELS", "big/model, tiny/model:free"),
+        ]);
+        assert_eq!(
+            names(&config.chain_for(Tier::Premium, None)),
+            [DEFAULT, FALLBACK, PAID]
+        );
+        assert_eq!(
+            names(&config.chain_for(Tier::Free, None)),
+            [DEFAULT, FALLBACK]
+        );
         assert!(config.is_allowed("big/model", Tier::Premium));
         assert!(!config.is_allowed("big/model", Tier::Free));
         assert!(config.is_allowed("tiny/model:free", Tier::Free));
         assert!(!config.is_allowed("unknown/model:free", Tier::Premium));
         let chain = config.chain_for(Tier::Premium, Some("big/model"));
         assert_eq!(names(&chain), ["big/model", DEFAULT, FALLBACK, PAID]);
-        assert_eq!(chain.iter().map(|model| model.free).collect::<Vec<_>>(), [false, true, true, false]);
+        assert_eq!(
+            chain.iter().map(|model| model.free).collect::<Vec<_>>(),
+            [false, true, true, false]
+        );
     }
 
     #[test]
     fn no_model_is_tried_twice() {
         let config = config(&[("FALLBACK_MODEL", DEFAULT)]);
-        assert_eq!(names(&config.chain_for(Tier::Free, Some(DEFAULT))), [DEFAULT]);
+        assert_eq!(
+            names(&config.chain_for(Tier::Free, Some(DEFAULT))),
+            [DEFAULT]
+        );
     }
 
     #[test]
@@ -194,7 +234,12 @@ mod tests {
         let paid = [("DEFAULT_MODEL", "a/b"), ("FALLBACK_MODEL", "a/c")];
         let mut vars = Vars::from_map(paid);
         ModelsConfig::from_vars(&mut vars);
-        assert!(vars.finish().unwrap_err().to_string().contains("FREE_MODELS"));
+        assert!(
+            vars.finish()
+                .unwrap_err()
+                .to_string()
+                .contains("FREE_MODELS")
+        );
         let own = config(&[paid[0], paid[1], ("FREE_MODELS", "a/b,a/c")]);
         assert_eq!(names(&own.chain_for(Tier::Free, None)), ["a/b", "a/c"]);
     }

@@ -71,7 +71,14 @@ impl Event {
         at: OffsetDateTime,
         data: &impl Serialize,
     ) -> Self {
-        Self { id, kind, generation_id: Some(id.generation_id), conversation_id, at, data: raw(data) }
+        Self {
+            id,
+            kind,
+            generation_id: Some(id.generation_id),
+            conversation_id,
+            at,
+            data: raw(data),
+        }
     }
 
     /// The event that a conversation's own fields changed. Its id carries the conversation's
@@ -81,7 +88,11 @@ impl Event {
     pub fn conversation_updated(conversation: &super::Conversation, at: OffsetDateTime) -> Self {
         let version = u32::try_from(conversation.version).unwrap_or(0);
         Self {
-            id: EventId { generation_id: conversation.id, attempt: 0, seq: version },
+            id: EventId {
+                generation_id: conversation.id,
+                attempt: 0,
+                seq: version,
+            },
             kind: EventType::ConversationUpdated,
             generation_id: None,
             conversation_id: conversation.id,

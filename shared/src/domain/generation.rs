@@ -46,7 +46,10 @@ impl GenerationStatus {
     /// No transition leaves a terminal status.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Incomplete | Self::Failed | Self::Cancelled)
+        matches!(
+            self,
+            Self::Completed | Self::Incomplete | Self::Failed | Self::Cancelled
+        )
     }
 
     /// The state machine of design.md; `store::generations` makes no other transition.
@@ -56,7 +59,10 @@ impl GenerationStatus {
         matches!(
             (self, next),
             (Queued, InProgress | Cancelled | Failed)
-                | (InProgress, Queued | Completed | Incomplete | Failed | Cancelled)
+                | (
+                    InProgress,
+                    Queued | Completed | Incomplete | Failed | Cancelled
+                )
         )
     }
 }
@@ -99,7 +105,10 @@ impl FailureCode {
     /// Whether the same request may succeed when it is made again.
     #[must_use]
     pub const fn retryable(self) -> bool {
-        !matches!(self, Self::ContentRefused | Self::ContextTooLong | Self::UpstreamRejected)
+        !matches!(
+            self,
+            Self::ContentRefused | Self::ContextTooLong | Self::UpstreamRejected
+        )
     }
 
     /// What the person may read.
@@ -107,10 +116,14 @@ impl FailureCode {
     pub const fn message(self) -> &'static str {
         match self {
             Self::UpstreamExhausted => "No model could answer right now. Please try again.",
-            Self::ContentRefused => "The model's provider declined this message because of its content policy.",
+            Self::ContentRefused => {
+                "The model's provider declined this message because of its content policy."
+            }
             Self::UpstreamRejected => "The model's provider could not process this request.",
             Self::ContextTooLong => "The message is too long for the model.",
-            Self::UpstreamUnauthorised => "The service cannot reach its model provider at the moment.",
+            Self::UpstreamUnauthorised => {
+                "The service cannot reach its model provider at the moment."
+            }
             Self::Expired => "The answer took too long and was given up.",
             Self::AttemptsExhausted => "The answer failed several times and was given up.",
             Self::Internal => "Something went wrong on our side.",
@@ -131,7 +144,11 @@ pub struct GenerationError {
 
 impl From<FailureCode> for GenerationError {
     fn from(code: FailureCode) -> Self {
-        Self { code, message: code.message().to_owned(), retryable: code.retryable() }
+        Self {
+            code,
+            message: code.message().to_owned(),
+            retryable: code.retryable(),
+        }
     }
 }
 
@@ -229,7 +246,9 @@ mod tests {
         let table: String = GenerationStatus::ALL
             .iter()
             .map(|from| {
-                let to = GenerationStatus::ALL.iter().filter(|to| from.may_become(**to));
+                let to = GenerationStatus::ALL
+                    .iter()
+                    .filter(|to| from.may_become(**to));
                 let names: Vec<_> = to.map(|to| to.as_str()).collect();
                 format!("{from}: {}\n", names.join(" "))
             })

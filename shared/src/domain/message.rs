@@ -75,7 +75,11 @@ pub struct Message {
 #[must_use]
 pub fn estimate_tokens(text: &str) -> u32 {
     let (ascii, other) = text.bytes().fold((0_u32, 0_u32), |(ascii, other), byte| {
-        if byte.is_ascii() { (ascii + 1, other) } else { (ascii, other + 1) }
+        if byte.is_ascii() {
+            (ascii + 1, other)
+        } else {
+            (ascii, other + 1)
+        }
     });
     ascii.div_ceil(4) + other.div_ceil(2)
 }

@@ -10,7 +10,8 @@ mod user;
 pub use conversation::{ContextType, Conversation, ConversationStatus, DEFAULT_TITLE};
 pub use event::{Event, EventType};
 pub use generation::{
-    FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus, Priority, Timings, Usage,
+    FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus, Priority, Timings,
+    Usage,
 };
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
 pub use user::{Role, Tier};

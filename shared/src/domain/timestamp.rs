@@ -12,7 +12,9 @@ const MILLIS: &[FormatItem<'static>] =
 /// `at` as text, for example `2026-08-01T12:00:00.000Z`.
 #[must_use]
 pub fn format(at: OffsetDateTime) -> String {
-    at.to_offset(time::UtcOffset::UTC).format(MILLIS).unwrap_or_default()
+    at.to_offset(time::UtcOffset::UTC)
+        .format(MILLIS)
+        .unwrap_or_default()
 }
 
 /// Serialises a time.
@@ -34,14 +36,19 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetD
 
 /// The same for times that may be absent.
 pub mod option {
-    use super::{Deserialize, Deserializer, OffsetDateTime, Rfc3339, Serialize, Serializer, format};
+    use super::{
+        Deserialize, Deserializer, OffsetDateTime, Rfc3339, Serialize, Serializer, format,
+    };
     use serde::de::Error as _;
 
     /// Serialises a time or null.
     ///
     /// # Errors
     /// Only the serialiser's own.
-    pub fn serialize<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        at: &Option<OffsetDateTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         at.map(format).serialize(serializer)
     }
 
@@ -49,9 +56,12 @@ pub mod option {
     ///
     /// # Errors
     /// When the text is not RFC 3339.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OffsetDateTime>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<OffsetDateTime>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)).transpose()
+        text.map(|text| OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom))
+            .transpose()
     }
 }
 

@@ -22,25 +22,36 @@ pub struct DbConfig {
 impl DbConfig {
     /// Reads `DATABASE_URL`, or its parts `DB_HOST`, `DB_PORT`, `DB_NAME`, `DB_USER`, `DB_PASSWORD`.
     pub fn from_vars(vars: &mut Vars) -> Self {
-        let url: Option<String> =
-            vars.optional("DATABASE_URL", "Postgres, as postgres://user:password@host:port/database; replaces DB_*");
-        let host: Option<String> = vars.optional("DB_HOST", "Postgres host, where DATABASE_URL is not set");
+        let url: Option<String> = vars.optional(
+            "DATABASE_URL",
+            "Postgres, as postgres://user:password@host:port/database; replaces DB_*",
+        );
+        let host: Option<String> =
+            vars.optional("DB_HOST", "Postgres host, where DATABASE_URL is not set");
         let port: u16 = vars.get("DB_PORT", "5432", "Postgres port");
         let name: String = vars.get("DB_NAME", "balas", "Postgres database");
         let user: String = vars.get("DB_USER", "balas_api", "Postgres login");
         let password: Option<String> = vars.optional("DB_PASSWORD", "Postgres password; secret");
         let pool_min = vars.within("DB_POOL_MIN", 2_u32, (0, 1000), "connections kept open");
         let pool_max = vars.within("DB_POOL_MAX", 16_u32, (1, 1000), "connections at most");
-        let acquire_timeout =
-            vars.seconds("DB_ACQUIRE_TIMEOUT", "3", "seconds to wait for a free connection before answering 503");
+        let acquire_timeout = vars.seconds(
+            "DB_ACQUIRE_TIMEOUT",
+            "3",
+            "seconds to wait for a free connection before answering 503",
+        );
         if pool_min > pool_max {
             vars.problem("DB_POOL_MIN", "must not exceed DB_POOL_MAX");
         }
         let url = match (url, host) {
             (Some(url), _) => url,
             (None, Some(host)) => {
-                let password = password.map(|p| format!(":{}", percent(&p))).unwrap_or_default();
-                format!("postgres://{}{password}@{host}:{port}/{name}", percent(&user))
+                let password = password
+                    .map(|p| format!(":{}", percent(&p)))
+                    .unwrap_or_default();
+                format!(
+                    "postgres://{}{password}@{host}:{port}/{name}",
+                    percent(&user)
+                )
             }
             (None, None) => {
                 vars.problem("DATABASE_URL", "is required (or DB_HOST)");
@@ -48,9 +59,17 @@ impl DbConfig {
             }
         };
         if !url.is_empty() && url.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
-            vars.problem("DATABASE_URL", "must look like postgres://user:password@host:port/database");
+            vars.problem(
+                "DATABASE_URL",
+                "must look like postgres://user:password@host:port/database",
+            );
         }
-        Self { url: url.into(), pool_min, pool_max, acquire_timeout }
+        Self {
+            url: url.into(),
+            pool_min,
+            pool_max,
+            acquire_timeout,
+        }
     }
 }
 
@@ -58,7 +77,9 @@ impl DbConfig {
 fn percent(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()

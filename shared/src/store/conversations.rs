@@ -106,7 +106,11 @@ pub async fn create(tx: &mut UserTx, new: &NewConversation<'_>) -> StoreResult<C
 /// When the database fails.
 pub async fn find(tx: &mut UserTx, id: Uuid) -> StoreResult<Option<Conversation>> {
     let user_id = tx.user_id();
-    let query = conversation_query!("WHERE c.id = $1 AND c.user_id = $2 AND c.status <> 'deleted'", id, user_id);
+    let query = conversation_query!(
+        "WHERE c.id = $1 AND c.user_id = $2 AND c.status <> 'deleted'",
+        id,
+        user_id
+    );
     Ok(query.fetch_optional(tx.conn()).await?)
 }
 
@@ -148,7 +152,10 @@ pub async fn list(tx: &mut UserTx, filter: &Filter<'_>) -> StoreResult<(Vec<Conv
 
 /// The pattern that finds `text` itself, its wildcards taken literally.
 fn like_pattern(text: &str) -> String {
-    let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
+    let escaped = text
+        .replace('\\', r"\\")
+        .replace('%', r"\%")
+        .replace('_', r"\_");
     format!("%{escaped}%")
 }
 
@@ -211,7 +218,11 @@ pub async fn delete(tx: &mut UserTx, id: Uuid) -> StoreResult<bool> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn set_generated_title(tx: &mut UserTx, id: Uuid, title: &str) -> StoreResult<Option<Conversation>> {
+pub async fn set_generated_title(
+    tx: &mut UserTx,
+    id: Uuid,
+    title: &str,
+) -> StoreResult<Option<Conversation>> {
     let user_id = tx.user_id();
     let conversation = sqlx::query_as!(
         Conversation,

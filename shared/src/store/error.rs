@@ -19,7 +19,9 @@ impl StoreError {
     /// again, and the API answers 503.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        let Self::Database(error) = self else { return false };
+        let Self::Database(error) = self else {
+            return false;
+        };
         match error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -40,7 +42,9 @@ impl StoreError {
     /// Whether two transactions collided and the loser may simply run again.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        let Self::Database(sqlx::Error::Database(inner)) = self else { return false };
+        let Self::Database(sqlx::Error::Database(inner)) = self else {
+            return false;
+        };
         matches!(inner.code().as_deref(), Some("40001" | "40P01" | "55P03"))
     }
 

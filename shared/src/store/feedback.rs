@@ -8,7 +8,12 @@ use super::{StoreResult, UserTx};
 ///
 /// # Errors
 /// When the database fails.
-pub async fn put(tx: &mut UserTx, message_id: Uuid, up: bool, comment: Option<&str>) -> StoreResult<()> {
+pub async fn put(
+    tx: &mut UserTx,
+    message_id: Uuid,
+    up: bool,
+    comment: Option<&str>,
+) -> StoreResult<()> {
     let user_id = tx.user_id();
     sqlx::query!(
         "INSERT INTO chat.feedback (message_id, user_id, rating, comment) VALUES ($1, $2, $3, $4)

@@ -1,6 +1,5 @@
 //! Answers kept for 24 hours, so that a repeated request is answered and not repeated.
 
-
 use super::{StoreResult, UserTx};
 
 /// The answer to a request that was seen before.

@@ -22,7 +22,9 @@ pub async fn try_lock(tx: &mut SweepTx, name: &str) -> StoreResult<bool> {
 /// # Errors
 /// When the database fails.
 pub async fn ensure_partitions(tx: &mut SweepTx) -> StoreResult<i32> {
-    let made = sqlx::query_scalar!(r#"SELECT chat.ensure_partitions() AS "made!""#).fetch_one(tx.conn()).await?;
+    let made = sqlx::query_scalar!(r#"SELECT chat.ensure_partitions() AS "made!""#)
+        .fetch_one(tx.conn())
+        .await?;
     Ok(made)
 }
 

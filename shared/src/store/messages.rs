@@ -65,7 +65,11 @@ pub enum Cursor {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find(tx: &mut UserTx, conversation_id: Uuid, id: Uuid) -> StoreResult<Option<Message>> {
+pub async fn find(
+    tx: &mut UserTx,
+    conversation_id: Uuid,
+    id: Uuid,
+) -> StoreResult<Option<Message>> {
     let user_id = tx.user_id();
     let query = message_query!(
         "WHERE m.id = $1 AND m.conversation_id = $2 AND m.user_id = $3",
@@ -104,7 +108,11 @@ pub async fn list(
             .await?
         }
         Cursor::Newest | Cursor::Before(_) => {
-            let before = if let Cursor::Before(id) = cursor { id } else { Uuid::max() };
+            let before = if let Cursor::Before(id) = cursor {
+                id
+            } else {
+                Uuid::max()
+            };
             message_query!(
                 "WHERE m.conversation_id = $1 AND m.user_id = $2 AND m.id < $3 AND m.id > $1
                  ORDER BY m.id DESC LIMIT $4",

@@ -18,7 +18,9 @@ pub enum MigrationError {
     #[error("another migration of this database is running; wait for it and try again")]
     AlreadyRunning,
     /// The login may not create the roles or the schema.
-    #[error("failed to create the roles and the schema; the login of DATABASE_URL must be allowed to the first time")]
+    #[error(
+        "failed to create the roles and the schema; the login of DATABASE_URL must be allowed to the first time"
+    )]
     Bootstrap(#[source] sqlx::Error),
     /// Postgres could not be reached.
     #[error("failed to reach the database")]
@@ -34,7 +36,9 @@ pub enum MigrationError {
 /// See [`MigrationError`]. Each migration is a transaction of its own, so a failed run can be
 /// repeated.
 pub async fn run(url: &SecretString) -> Result<(), MigrationError> {
-    let mut connection = PgConnection::connect(url.expose_secret()).await.map_err(MigrationError::Connect)?;
+    let mut connection = PgConnection::connect(url.expose_secret())
+        .await
+        .map_err(MigrationError::Connect)?;
     let locked = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "locked!""#, LOCK)
         .fetch_one(&mut connection)
         .await
@@ -42,12 +46,18 @@ pub async fn run(url: &SecretString) -> Result<(), MigrationError> {
     if !locked {
         return Err(MigrationError::AlreadyRunning);
     }
-    connection.execute(BOOTSTRAP).await.map_err(MigrationError::Bootstrap)?;
+    connection
+        .execute(BOOTSTRAP)
+        .await
+        .map_err(MigrationError::Bootstrap)?;
     connection
         .execute("SET ROLE balas_owner; SET search_path = chat; SET lock_timeout = '5s'")
         .await
         .map_err(MigrationError::Bootstrap)?;
-    let mut migrator = Migrator { migrations: Cow::Borrowed(&MIGRATOR.migrations), ..Migrator::DEFAULT };
+    let mut migrator = Migrator {
+        migrations: Cow::Borrowed(&MIGRATOR.migrations),
+        ..Migrator::DEFAULT
+    };
     // Our own lock refuses instead of waiting. An older version may start beside a newer schema.
     migrator.set_locking(false).set_ignore_missing(true);
     migrator.run(&mut connection).await?;
@@ -60,6 +70,12 @@ pub fn fingerprint() -> String {
     use sha2::Digest as _;
     let mut hash = sha2::Sha256::new();
     hash.update(BOOTSTRAP);
-    MIGRATOR.iter().for_each(|migration| hash.update(&migration.checksum));
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    MIGRATOR
+        .iter()
+        .for_each(|migration| hash.update(&migration.checksum));
+    hash.finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -6,7 +6,8 @@ use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::domain::{
-    ContentType, ContextType, ConversationStatus, FailureCode, GenerationKind, GenerationStatus, Priority, SenderType,
+    ContentType, ContextType, ConversationStatus, FailureCode, GenerationKind, GenerationStatus,
+    Priority, SenderType,
 };
 
 macro_rules! text_in_sql {

@@ -90,7 +90,9 @@ impl Db {
     /// # Errors
     /// When there is none.
     pub async fn ping(&self) -> StoreResult<()> {
-        sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await?;
+        sqlx::query!("SELECT 1 AS one")
+            .fetch_one(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -100,7 +102,10 @@ impl Db {
     /// When no connection can be had.
     pub async fn user(&self, user_id: Uuid) -> StoreResult<UserTx> {
         let begin = format!("BEGIN; SELECT set_config('app.current_user_id', '{user_id}', true)");
-        Ok(UserTx { tx: self.begin(&begin).await?, user_id })
+        Ok(UserTx {
+            tx: self.begin(&begin).await?,
+            user_id,
+        })
     }
 
     /// Begins a transaction of one of the worker's sweeps over all users.
@@ -108,7 +113,9 @@ impl Db {
     /// # Errors
     /// When no connection can be had.
     pub async fn sweep(&self) -> StoreResult<SweepTx> {
-        Ok(SweepTx { tx: self.begin("BEGIN; SET LOCAL app.sweep = 'on'").await? })
+        Ok(SweepTx {
+            tx: self.begin("BEGIN; SET LOCAL app.sweep = 'on'").await?,
+        })
     }
 
     /// Like [`Db::sweep`], but the commit does not wait for the disk. Only for writes that may be
@@ -119,7 +126,9 @@ impl Db {
     /// When no connection can be had.
     pub async fn sweep_async(&self) -> StoreResult<SweepTx> {
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL synchronous_commit = off";
-        Ok(SweepTx { tx: self.begin(begin).await? })
+        Ok(SweepTx {
+            tx: self.begin(begin).await?,
+        })
     }
 
     /// Like [`Db::user`], but the commit does not wait for the disk. Only for the ledger's notes
@@ -131,7 +140,10 @@ impl Db {
         let begin = format!(
             "BEGIN; SELECT set_config('app.current_user_id', '{user_id}', true); SET LOCAL synchronous_commit = off"
         );
-        Ok(UserTx { tx: self.begin(&begin).await?, user_id })
+        Ok(UserTx {
+            tx: self.begin(&begin).await?,
+            user_id,
+        })
     }
 
     /// Nothing has run when BEGIN fails, so a connection that died in the pool is simply replaced.
@@ -140,7 +152,11 @@ impl Db {
         let mut tries = self.pool.size().clamp(1, 64);
         loop {
             match self.pool.begin_with(AssertSqlSafe(statement)).await {
-                Err(sqlx::Error::Io(_) | sqlx::Error::BeginFailed | sqlx::Error::Protocol(_)) if tries > 0 => tries -= 1,
+                Err(sqlx::Error::Io(_) | sqlx::Error::BeginFailed | sqlx::Error::Protocol(_))
+                    if tries > 0 =>
+                {
+                    tries -= 1
+                }
                 // 57P01..03: the server is going down or coming up.
                 Err(sqlx::Error::Database(error))
                     if tries > 0 && error.code().is_some_and(|code| code == "57P01") =>

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::chain_json;
 use crate::domain::{
-    Attachment, ContentType, ConversationStatus, Generation, GenerationKind, GenerationStatus, Message, Priority,
-    SenderType, Timings,
+    Attachment, ContentType, ConversationStatus, Generation, GenerationKind, GenerationStatus,
+    Message, Priority, SenderType, Timings,
 };
 use crate::models::Model;
 use crate::store::{StoreResult, UserTx};
@@ -119,7 +119,16 @@ pub async fn accept(
     loop {
         let message_id = id::new_after(clock.now(), last);
         let generation_id = id::new_after(clock.now(), Some(message_id));
-        match insert(tx, message_id, generation_id, message, generation, concurrency).await? {
+        match insert(
+            tx,
+            message_id,
+            generation_id,
+            message,
+            generation,
+            concurrency,
+        )
+        .await?
+        {
             Inserted::Behind(last_id) => last = Some(last_id),
             Inserted::Done(accepted) => return Ok(accepted),
         }
@@ -141,7 +150,9 @@ async fn insert(
 ) -> StoreResult<Inserted> {
     let user_id = tx.user_id();
     let Some(model) = generation.chain.first() else {
-        return Err(crate::store::StoreError::Corrupt("a generation needs a model".to_owned()));
+        return Err(crate::store::StoreError::Corrupt(
+            "a generation needs a model".to_owned(),
+        ));
     };
     let row = sqlx::query!(
         r#"WITH conversation AS (
@@ -200,7 +211,9 @@ async fn insert(
     )
     .fetch_optional(tx.conn())
     .await?;
-    let Some(row) = row else { return Ok(Inserted::Done(Accepted::ConversationNotFound)) };
+    let Some(row) = row else {
+        return Ok(Inserted::Done(Accepted::ConversationNotFound));
+    };
     if row.status != ConversationStatus::Active {
         return Ok(Inserted::Done(Accepted::NotActive));
     }
@@ -261,7 +274,12 @@ pub(super) fn queued_generation(
         is_free_model: model.free,
         error: None,
         partial_content: None,
-        timings: Timings { queued_at: now, started_at: None, first_token_at: None, finished_at: None },
+        timings: Timings {
+            queued_at: now,
+            started_at: None,
+            first_token_at: None,
+            finished_at: None,
+        },
         user_message_id: Some(user_message_id),
         assistant_message_id: None,
         assistant_message: None,

@@ -43,7 +43,9 @@ pub async fn cancel(tx: &mut UserTx, id: Uuid, partial: Option<&str>) -> StoreRe
     .await?;
     match row {
         Some(row) => Ok(Cancelled::Done(Box::new(row.into()))),
-        None => Ok(super::find(tx, id).await?.map_or(Cancelled::NotFound, |row| Cancelled::Ended(Box::new(row)))),
+        None => Ok(super::find(tx, id)
+            .await?
+            .map_or(Cancelled::NotFound, |row| Cancelled::Ended(Box::new(row)))),
     }
 }
 
@@ -51,7 +53,10 @@ pub async fn cancel(tx: &mut UserTx, id: Uuid, partial: Option<&str>) -> StoreRe
 ///
 /// # Errors
 /// When the database fails.
-pub async fn unfinished_of_conversation(tx: &mut UserTx, conversation_id: Uuid) -> StoreResult<Vec<Uuid>> {
+pub async fn unfinished_of_conversation(
+    tx: &mut UserTx,
+    conversation_id: Uuid,
+) -> StoreResult<Vec<Uuid>> {
     let user_id = tx.user_id();
     let ids = sqlx::query_scalar!(
         "SELECT id FROM chat.generations
@@ -95,7 +100,12 @@ pub async fn cancel_unfinished(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn keep_partial(tx: &mut UserTx, id: Uuid, attempt: i32, partial: &str) -> StoreResult<bool> {
+pub async fn keep_partial(
+    tx: &mut UserTx,
+    id: Uuid,
+    attempt: i32,
+    partial: &str,
+) -> StoreResult<bool> {
     let kept = sqlx::query!(
         "UPDATE chat.generations SET partial_content = $3
          WHERE id = $1 AND attempt = $2 AND status = 'cancelled'

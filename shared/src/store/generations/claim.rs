@@ -128,7 +128,12 @@ macro_rules! claim_query {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn claim(tx: &mut SweepTx, ids: &[Uuid], worker_id: &str, lease: Duration) -> StoreResult<Vec<Claim>> {
+pub async fn claim(
+    tx: &mut SweepTx,
+    ids: &[Uuid],
+    worker_id: &str,
+    lease: Duration,
+) -> StoreResult<Vec<Claim>> {
     let rows = claim_query!(
         "WITH candidate AS MATERIALIZED (
              SELECT * FROM chat.generations WHERE id = ANY($1) FOR UPDATE SKIP LOCKED
@@ -147,7 +152,12 @@ pub async fn claim(tx: &mut SweepTx, ids: &[Uuid], worker_id: &str, lease: Durat
 ///
 /// # Errors
 /// When the database fails.
-pub async fn claim_ready(tx: &mut SweepTx, limit: i64, worker_id: &str, lease: Duration) -> StoreResult<Vec<Claim>> {
+pub async fn claim_ready(
+    tx: &mut SweepTx,
+    limit: i64,
+    worker_id: &str,
+    lease: Duration,
+) -> StoreResult<Vec<Claim>> {
     let rows = claim_query!(
         "WITH candidate AS MATERIALIZED (
              SELECT * FROM chat.generations r
@@ -173,7 +183,11 @@ pub async fn claim_ready(tx: &mut SweepTx, limit: i64, worker_id: &str, lease: D
 ///
 /// # Errors
 /// When the database fails.
-pub async fn renew(tx: &mut SweepTx, claims: &[(Uuid, Uuid)], lease: Duration) -> StoreResult<Vec<Uuid>> {
+pub async fn renew(
+    tx: &mut SweepTx,
+    claims: &[(Uuid, Uuid)],
+    lease: Duration,
+) -> StoreResult<Vec<Uuid>> {
     let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = claims.iter().copied().unzip();
     let renewed = sqlx::query_scalar!(
         "UPDATE chat.generations g SET lease_until = now() + $3 * interval '1 second'
@@ -193,7 +207,10 @@ pub async fn renew(tx: &mut SweepTx, claims: &[(Uuid, Uuid)], lease: Duration) -
 ///
 /// # Errors
 /// When the database fails.
-pub async fn release(tx: &mut SweepTx, claims: &[(Uuid, Uuid)]) -> StoreResult<Vec<(Uuid, Priority)>> {
+pub async fn release(
+    tx: &mut SweepTx,
+    claims: &[(Uuid, Uuid)],
+) -> StoreResult<Vec<(Uuid, Priority)>> {
     let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = claims.iter().copied().unzip();
     let released = sqlx::query!(
         r#"UPDATE chat.generations g
@@ -206,7 +223,10 @@ pub async fn release(tx: &mut SweepTx, claims: &[(Uuid, Uuid)]) -> StoreResult<V
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(released.into_iter().map(|row| (row.id, row.priority)).collect())
+    Ok(released
+        .into_iter()
+        .map(|row| (row.id, row.priority))
+        .collect())
 }
 
 /// Puts a claim back to be tried after `delay`. `forgive` leaves the attempt uncounted: waiting for
@@ -243,7 +263,11 @@ pub async fn retry_later(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn free_predecessor(tx: &mut SweepTx, name: &str, worker_id: &str) -> StoreResult<Vec<(Uuid, Priority)>> {
+pub async fn free_predecessor(
+    tx: &mut SweepTx,
+    name: &str,
+    worker_id: &str,
+) -> StoreResult<Vec<(Uuid, Priority)>> {
     let freed = sqlx::query!(
         r#"UPDATE chat.generations g
            SET status = 'queued', claim_token = NULL, lease_until = NULL, run_at = now()
@@ -255,5 +279,8 @@ pub async fn free_predecessor(tx: &mut SweepTx, name: &str, worker_id: &str) -> 
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(freed.into_iter().map(|row| (row.id, row.priority)).collect())
+    Ok(freed
+        .into_iter()
+        .map(|row| (row.id, row.priority))
+        .collect())
 }

@@ -5,7 +5,9 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::{ContentType, FailureCode, Message, Priority, SenderType, Usage, estimate_tokens};
+use crate::domain::{
+    ContentType, FailureCode, Message, Priority, SenderType, Usage, estimate_tokens,
+};
 use crate::store::{StoreResult, UserTx};
 
 /// A reply to store.
@@ -139,7 +141,9 @@ pub async fn finish(tx: &mut UserTx, finish: &Finish<'_>) -> StoreResult<Finishe
     )
     .fetch_optional(tx.conn())
     .await?;
-    let Some(row) = row else { return Ok(Finished::Fenced) };
+    let Some(row) = row else {
+        return Ok(Finished::Fenced);
+    };
     let message = Message {
         id: finish.reply_id,
         conversation_id: row.conversation_id,
@@ -152,9 +156,19 @@ pub async fn finish(tx: &mut UserTx, finish: &Finish<'_>) -> StoreResult<Finishe
         superseded_by: None,
         created_at: row.now,
     };
-    let next = row.next_id.zip(row.next_priority).map(|(id, priority)| Next { id, priority });
-    let title = row.title_id.map(|id| Next { id, priority: Priority::Background });
-    Ok(Finished::Stored { message: Box::new(message), next, title })
+    let next = row
+        .next_id
+        .zip(row.next_priority)
+        .map(|(id, priority)| Next { id, priority });
+    let title = row.title_id.map(|id| Next {
+        id,
+        priority: Priority::Background,
+    });
+    Ok(Finished::Stored {
+        message: Box::new(message),
+        next,
+        title,
+    })
 }
 
 /// What became of a title.
@@ -210,10 +224,13 @@ pub async fn finish_title(
     )
     .fetch_optional(tx.conn())
     .await?;
-    let Some(done) = done else { return Ok(TitleFinished::Fenced) };
+    let Some(done) = done else {
+        return Ok(TitleFinished::Fenced);
+    };
     let conversation = match title {
         Some(title) => {
-            crate::store::conversations::set_generated_title(tx, done.conversation_id, title).await?
+            crate::store::conversations::set_generated_title(tx, done.conversation_id, title)
+                .await?
         }
         None => None,
     };
@@ -233,7 +250,13 @@ pub enum Failed {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn fail(tx: &mut UserTx, id: Uuid, token: Uuid, code: FailureCode, detail: &str) -> StoreResult<Failed> {
+pub async fn fail(
+    tx: &mut UserTx,
+    id: Uuid,
+    token: Uuid,
+    code: FailureCode,
+    detail: &str,
+) -> StoreResult<Failed> {
     let user_id = tx.user_id();
     let row = sqlx::query!(
         r#"WITH done AS (
@@ -259,7 +282,11 @@ pub async fn fail(tx: &mut UserTx, id: Uuid, token: Uuid, code: FailureCode, det
     .fetch_optional(tx.conn())
     .await?;
     Ok(match row {
-        Some(row) => Failed::Stored(row.next_id.zip(row.next_priority).map(|(id, priority)| Next { id, priority })),
+        Some(row) => Failed::Stored(
+            row.next_id
+                .zip(row.next_priority)
+                .map(|(id, priority)| Next { id, priority }),
+        ),
         None => Failed::Fenced,
     })
 }

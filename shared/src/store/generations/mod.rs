@@ -12,11 +12,11 @@ mod reconcile;
 mod regenerate;
 
 pub use accept::{Accepted, Concurrency, NewGeneration, NewMessage, accept, lock_conversation};
-pub use cancel::{
-    Cancelled, cancel, cancel_unfinished, keep_partial, unfinished_of_conversation,
-};
+pub use cancel::{Cancelled, cancel, cancel_unfinished, keep_partial, unfinished_of_conversation};
 pub use claim::{Claim, claim, claim_ready, free_predecessor, release, renew, retry_later};
-pub use finish::{Failed, Finish, Finished, Next, TitleFinished, fail, finish, finish_title, is_finished_by};
+pub use finish::{
+    Failed, Finish, Finished, Next, TitleFinished, fail, finish, finish_title, is_finished_by,
+};
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
 
@@ -118,7 +118,8 @@ use generation_query;
 pub async fn find(tx: &mut UserTx, id: Uuid) -> StoreResult<Option<GenerationRow>> {
     let user_id = tx.user_id();
     let row = generation_query!(
-        "SELECT" + "FROM chat.generations g
+        "SELECT"
+            + "FROM chat.generations g
            JOIN chat.conversations c ON c.id = g.conversation_id AND c.status <> 'deleted'
          WHERE g.id = $1 AND g.user_id = $2",
         id,
@@ -127,6 +128,22 @@ pub async fn find(tx: &mut UserTx, id: Uuid) -> StoreResult<Option<GenerationRow
     .fetch_optional(tx.conn())
     .await?;
     Ok(row.map(GenerationRow::from))
+}
+
+/// One generation of the person with its reply.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_with_reply(tx: &mut UserTx, id: Uuid) -> StoreResult<Option<Generation>> {
+    let Some(row) = find(tx, id).await? else {
+        return Ok(None);
+    };
+    let mut generation = row.generation;
+    if let Some(message_id) = generation.assistant_message_id {
+        generation.assistant_message =
+            crate::store::messages::find(tx, generation.conversation_id, message_id).await?;
+    }
+    Ok(Some(generation))
 }
 
 /// Which generations to list.
@@ -149,7 +166,8 @@ pub struct Filter {
 pub async fn list(tx: &mut UserTx, filter: &Filter) -> StoreResult<(Vec<Generation>, bool)> {
     let user_id = tx.user_id();
     let mut rows = generation_query!(
-        "SELECT" + "FROM chat.generations g
+        "SELECT"
+            + "FROM chat.generations g
            JOIN chat.conversations c ON c.id = g.conversation_id AND c.status <> 'deleted'
          WHERE g.user_id = $1 AND ($2::text IS NULL OR g.status = $2)
            AND ($3::uuid IS NULL OR g.conversation_id = $3)
@@ -164,7 +182,12 @@ pub async fn list(tx: &mut UserTx, filter: &Filter) -> StoreResult<(Vec<Generati
     .await?;
     let has_more = i64::try_from(rows.len()).unwrap_or(i64::MAX) > filter.limit;
     rows.truncate(usize::try_from(filter.limit).unwrap_or(0));
-    Ok((rows.into_iter().map(|row| GenerationRow::from(row).generation).collect(), has_more))
+    Ok((
+        rows.into_iter()
+            .map(|row| GenerationRow::from(row).generation)
+            .collect(),
+        has_more,
+    ))
 }
 
 /// The ids of a conversation's generations younger than `after`, oldest first, at most 200: the
@@ -172,7 +195,11 @@ pub async fn list(tx: &mut UserTx, filter: &Filter) -> StoreResult<(Vec<Generati
 ///
 /// # Errors
 /// When the database fails.
-pub async fn ids_since(tx: &mut UserTx, conversation_id: Uuid, after: Uuid) -> StoreResult<Vec<Uuid>> {
+pub async fn ids_since(
+    tx: &mut UserTx,
+    conversation_id: Uuid,
+    after: Uuid,
+) -> StoreResult<Vec<Uuid>> {
     let user_id = tx.user_id();
     let ids = sqlx::query_scalar!(
         "SELECT id FROM chat.generations

@@ -105,7 +105,11 @@ pub async fn expired_deadlines(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<
 ///
 /// # Errors
 /// When the database fails.
-pub async fn ready_unpushed(tx: &mut SweepTx, older_than_seconds: f64, limit: i64) -> StoreResult<Vec<Ready>> {
+pub async fn ready_unpushed(
+    tx: &mut SweepTx,
+    older_than_seconds: f64,
+    limit: i64,
+) -> StoreResult<Vec<Ready>> {
     let rows = sqlx::query!(
         r#"WITH ready AS MATERIALIZED (
                SELECT r.id FROM chat.generations r
@@ -126,5 +130,11 @@ pub async fn ready_unpushed(tx: &mut SweepTx, older_than_seconds: f64, limit: i6
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(|row| Ready { id: row.id, priority: row.priority }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| Ready {
+            id: row.id,
+            priority: row.priority,
+        })
+        .collect())
 }

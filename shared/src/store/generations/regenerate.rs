@@ -41,7 +41,9 @@ pub async fn regenerate(
 ) -> StoreResult<Regenerated> {
     let user_id = tx.user_id();
     let Some(model) = new.chain.first() else {
-        return Err(crate::store::StoreError::Corrupt("a generation needs a model".to_owned()));
+        return Err(crate::store::StoreError::Corrupt(
+            "a generation needs a model".to_owned(),
+        ));
     };
     let found = sqlx::query!(
         r#"SELECT c.status AS "status: ConversationStatus", c.last_id, c.context_type, m.sender_type AS "sender_type: SenderType",
@@ -57,11 +59,15 @@ pub async fn regenerate(
     )
     .fetch_optional(tx.conn())
     .await?;
-    let Some(found) = found else { return Ok(Regenerated::NotFound) };
+    let Some(found) = found else {
+        return Ok(Regenerated::NotFound);
+    };
     if found.status != ConversationStatus::Active {
         return Ok(Regenerated::NotActive);
     }
-    let (SenderType::Assistant, Some(user_message_id)) = (found.sender_type, found.parent_message_id) else {
+    let (SenderType::Assistant, Some(user_message_id)) =
+        (found.sender_type, found.parent_message_id)
+    else {
         return Ok(Regenerated::NotAReply);
     };
     let generation_id = id::new_after(clock.now(), Some(found.last_id));
@@ -93,6 +99,16 @@ pub async fn regenerate(
     .execute(tx.conn())
     .await?;
     let kind = GenerationKind::Regenerate;
-    let generation = queued_generation(generation_id, conversation_id, kind, model, user_message_id, found.now);
-    Ok(Regenerated::Queued { generation: Box::new(generation), is_head: found.is_head })
+    let generation = queued_generation(
+        generation_id,
+        conversation_id,
+        kind,
+        model,
+        user_message_id,
+        found.now,
+    );
+    Ok(Regenerated::Queued {
+        generation: Box::new(generation),
+        is_head: found.is_head,
+    })
 }

@@ -1,0 +1,102 @@
+//! Every metric of Balas, declared in one place: name, help and unit.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $kind:ident $constant:ident = $name:literal $([$($bucket:literal),+])?;)+) => {
+        $($(#[doc = $help])+ pub const $constant: &str = $name;)+
+
+        fn describe() {
+            $(describe_one!($kind, $constant, concat!($($help),+).trim());)+
+        }
+
+        fn with_buckets(builder: PrometheusBuilder) -> PrometheusBuilder {
+            [$($((Matcher::Full($name.to_owned()), &[$($bucket),+][..]),)?)+]
+                .into_iter()
+                .fold(builder, |builder, (matcher, buckets)| match builder.set_buckets_for_metric(matcher, buckets) {
+                    Ok(builder) => builder,
+                    Err(error) => unreachable!("the buckets are not empty: {error}"),
+                })
+        }
+
+        /// The names of all metrics.
+        pub const ALL: &[&str] = &[$($name),+];
+    };
+}
+
+macro_rules! describe_one {
+    (counter, $name:expr, $help:expr) => {
+        metrics::describe_counter!($name, $help)
+    };
+    (gauge, $name:expr, $help:expr) => {
+        metrics::describe_gauge!($name, $help)
+    };
+    (histogram, $name:expr, $help:expr) => {
+        metrics::describe_histogram!($name, $help)
+    };
+}
+
+metrics! {
+    /// Time from request to response, in seconds, by method, route and status_code.
+    histogram HTTP_REQUEST_DURATION = "http_request_duration_seconds"
+        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0];
+    /// Calls of the upstream by model and status.
+    counter OPENROUTER_REQUESTS = "openrouter_requests_total";
+    /// Tokens by model and type (prompt, completion).
+    counter TOKEN_USAGE = "token_usage_total";
+    /// Credits spent, in millionths, by model, operation and wasted.
+    counter UPSTREAM_COST = "upstream_cost_micro_credits_total";
+    /// Generations waiting in Redis by priority.
+    gauge QUEUE_DEPTH = "generation_queue_depth";
+    /// Time from acceptance to the start of the first attempt, in seconds.
+    histogram PICKUP = "generation_pickup_seconds"
+        [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0];
+    /// Time from the call to the first token, in seconds, by model.
+    histogram TIME_TO_FIRST_TOKEN = "generation_time_to_first_token_seconds"
+        [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 20.0];
+    /// Time from start to end of an attempt, in seconds, by model and outcome.
+    histogram GENERATION_DURATION = "generation_duration_seconds"
+        [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 90.0];
+    /// Generations this worker runs right now.
+    gauge IN_FLIGHT = "generations_in_flight";
+    /// Ends of attempts by outcome.
+    counter ATTEMPTS = "generation_attempts_total";
+    /// Leases that ran out.
+    counter LEASE_EXPIRED = "lease_expired_total";
+    /// What the sweeps repaired, by action.
+    counter RECONCILE_ACTIONS = "reconcile_actions_total";
+    /// Generations that were given up, by kind.
+    counter DEAD_LETTERS = "dead_letters_total";
+    /// Connected clients by transport (sse, websocket).
+    gauge PUSH_CONNECTIONS = "push_connections";
+    /// Events that did not fit a listener's buffer.
+    counter PUSH_DROPPED = "push_dropped_total";
+}
+
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Installs the process's recorder, once; more calls change nothing.
+pub fn install() {
+    HANDLE.get_or_init(|| {
+        let recorder = with_buckets(PrometheusBuilder::new()).build_recorder();
+        let handle = recorder.handle();
+        // Fails only where a test has installed a recorder of its own.
+        let _ = metrics::set_global_recorder(recorder);
+        describe();
+        handle
+    });
+}
+
+/// All metrics in the Prometheus text format; empty before [`install`].
+#[must_use]
+pub fn render() -> String {
+    HANDLE
+        .get()
+        .map(|handle| {
+            handle.run_upkeep();
+            handle.render()
+        })
+        .unwrap_or_default()
+}

@@ -1,0 +1,314 @@
+//! The log of one generation: a Redis stream whose entry ids are ours.
+//!
+//! An entry's id is `attempt-seq`. Redis refuses an id that is not larger than the last, so an
+//! attempt that lost its lease cannot write after its successor began, and nothing can follow the
+//! terminal event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::{Pipeline, Value};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{log_key, user_channel};
+use crate::clock::Clock;
+use crate::domain::{Event, EventType};
+use crate::id::EventId;
+use crate::queue::LOG_LIFETIME;
+use crate::redis::{Redis, RedisFailure};
+
+/// How long a log can be read after its generation ended.
+const LIFETIME_AFTER_END: Duration = Duration::from_mins(10);
+/// A log holds about so many events; a reply has fewer, because deltas are coalesced.
+const LOG_CAP: usize = 10_000;
+/// Entries read at a time.
+const PAGE: usize = 512;
+
+/// An event as it travels: its JSON, and the fields by which it is routed.
+#[derive(Clone, Debug)]
+pub struct PushedEvent {
+    /// Its id.
+    pub id: EventId,
+    /// What it tells.
+    pub kind: EventType,
+    /// The generation, unless it tells of the conversation itself.
+    pub generation_id: Option<Uuid>,
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// The whole event.
+    pub json: Arc<str>,
+}
+
+impl PushedEvent {
+    /// Reads the routing fields of an event's JSON; none when it is not an event this version
+    /// knows.
+    #[must_use]
+    pub fn parse(json: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            id: EventId,
+            #[serde(rename = "type")]
+            kind: EventType,
+            generation_id: Option<Uuid>,
+            conversation_id: Uuid,
+        }
+        let head: Head = serde_json::from_str(json).ok()?;
+        Some(Self {
+            id: head.id,
+            kind: head.kind,
+            generation_id: head.generation_id,
+            conversation_id: head.conversation_id,
+            json: json.into(),
+        })
+    }
+}
+
+impl From<&Event> for PushedEvent {
+    fn from(event: &Event) -> Self {
+        Self {
+            id: event.id,
+            kind: event.kind,
+            generation_id: event.generation_id,
+            conversation_id: event.conversation_id,
+            json: event.to_json().into(),
+        }
+    }
+}
+
+/// Writes the log of one attempt. A failure is kept to itself: the reply does not depend on it.
+#[derive(Debug)]
+pub struct LogWriter {
+    redis: Redis,
+    clock: Clock,
+    user_id: Uuid,
+    conversation_id: Uuid,
+    generation_id: Uuid,
+    attempt: u32,
+    /// Every event of this attempt, so that the log can be written again after Redis lost it.
+    written: Vec<(u32, String)>,
+    /// How many of them Redis has acknowledged.
+    acknowledged: usize,
+}
+
+impl LogWriter {
+    /// A writer for one attempt; `attempt` is at least 1.
+    #[must_use]
+    pub fn new(
+        redis: Redis,
+        clock: Clock,
+        user_id: Uuid,
+        conversation_id: Uuid,
+        generation_id: Uuid,
+        attempt: u32,
+    ) -> Self {
+        Self {
+            redis,
+            clock,
+            user_id,
+            conversation_id,
+            generation_id,
+            attempt,
+            written: Vec::new(),
+            acknowledged: 0,
+        }
+    }
+
+    /// Appends an event and publishes it.
+    pub async fn write(&mut self, kind: EventType, data: &impl Serialize) {
+        self.push(kind, data);
+        self.flush().await;
+    }
+
+    /// Appends an event that goes out with the next one.
+    pub fn push(&mut self, kind: EventType, data: &impl Serialize) {
+        let seq = u32::try_from(self.written.len() + 1).unwrap_or(EventId::TERMINAL_SEQ - 1);
+        let id = EventId {
+            generation_id: self.generation_id,
+            attempt: self.attempt,
+            seq,
+        };
+        let event = Event::of_generation(id, kind, self.conversation_id, self.clock.now(), data);
+        self.written.push((seq, event.to_json()));
+    }
+
+    /// Sends what was pushed and not yet acknowledged.
+    pub async fn flush(&mut self) {
+        if self.acknowledged == self.written.len() {
+            return;
+        }
+        match self.send(self.acknowledged).await {
+            Ok(true) => self.acknowledged = self.written.len(),
+            // The stream is gone although we have written to it: Redis lost its data. What clients
+            // saw already is published again to nobody, only the log is made whole.
+            Ok(false) => {
+                if let Ok(true) = self.rewrite().await {
+                    self.acknowledged = self.written.len();
+                }
+            }
+            Err(failure) => {
+                tracing::debug!(generation.id = %self.generation_id, %failure, "event not logged")
+            }
+        }
+    }
+
+    /// Sends the events from `from` on; false when the stream should exist and does not.
+    async fn send(&self, from: usize) -> Result<bool, RedisFailure> {
+        let key = log_key(&self.redis, self.generation_id);
+        let channel = user_channel(&self.redis, self.user_id);
+        let mut pipeline = ::redis::pipe();
+        let must_exist = from > 0;
+        for (seq, json) in self.written.iter().skip(from) {
+            self.add(&mut pipeline, &key, must_exist, *seq, json);
+            pipeline
+                .cmd("PUBLISH")
+                .arg(&channel)
+                .arg(json.as_str())
+                .ignore();
+        }
+        if !must_exist {
+            pipeline.pexpire(&key, millis(LOG_LIFETIME)).ignore();
+        }
+        let answers: Vec<Value> = self.redis.pipeline(&pipeline).await?;
+        Ok(!answers.iter().any(|answer| matches!(answer, Value::Nil)))
+    }
+
+    async fn rewrite(&self) -> Result<bool, RedisFailure> {
+        let key = log_key(&self.redis, self.generation_id);
+        let mut pipeline = ::redis::pipe();
+        for (seq, json) in &self.written {
+            self.add(&mut pipeline, &key, false, *seq, json);
+        }
+        pipeline.pexpire(&key, millis(LOG_LIFETIME)).ignore();
+        let _: Vec<Value> = self.redis.pipeline(&pipeline).await?;
+        Ok(true)
+    }
+
+    fn add(&self, pipeline: &mut Pipeline, key: &str, must_exist: bool, seq: u32, json: &str) {
+        let command = pipeline.cmd("XADD").arg(key);
+        if must_exist {
+            command.arg("NOMKSTREAM");
+        }
+        command
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(LOG_CAP)
+            .arg(format!("{}-{seq}", self.attempt))
+            .arg("e")
+            .arg(json);
+    }
+}
+
+/// Ends a generation's log and publishes the terminal event; `more` rides along in the same round
+/// trip.
+///
+/// # Errors
+/// When Redis is away; readers then synthesise the event from the row.
+pub async fn write_terminal(
+    redis: &Redis,
+    user_id: Uuid,
+    event: &Event,
+    more: impl FnOnce(&mut Pipeline),
+) -> Result<(), RedisFailure> {
+    let mut pipeline = ::redis::pipe();
+    let json = event.to_json();
+    pipeline
+        .cmd("PUBLISH")
+        .arg(user_channel(redis, user_id))
+        .arg(&json)
+        .ignore();
+    if let Some(generation_id) = event.generation_id {
+        let key = log_key(redis, generation_id);
+        pipeline
+            .cmd("XADD")
+            .arg(&key)
+            .arg(event.id.stream_id())
+            .arg("e")
+            .arg(&json)
+            .ignore();
+        pipeline.pexpire(&key, millis(LIFETIME_AFTER_END)).ignore();
+    }
+    more(&mut pipeline);
+    redis.pipeline(&pipeline).await
+}
+
+/// Publishes an event that has no log.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn publish(redis: &Redis, user_id: Uuid, event: &Event) -> Result<(), RedisFailure> {
+    let mut command = ::redis::cmd("PUBLISH");
+    command
+        .arg(user_channel(redis, user_id))
+        .arg(event.to_json());
+    redis.command::<i64>(&command).await.map(drop)
+}
+
+/// Reads a generation's log after `after`, oldest first.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn read_log(
+    redis: &Redis,
+    generation_id: Uuid,
+    after: Option<EventId>,
+) -> Result<Vec<PushedEvent>, RedisFailure> {
+    let key = log_key(redis, generation_id);
+    let mut events: Vec<PushedEvent> = Vec::new();
+    let mut start = after.map_or_else(|| "-".to_owned(), |id| format!("({}", id.stream_id()));
+    loop {
+        let mut command = ::redis::cmd("XRANGE");
+        command
+            .arg(&key)
+            .arg(&start)
+            .arg("+")
+            .arg("COUNT")
+            .arg(PAGE);
+        let page: Vec<(String, Vec<(String, String)>)> = redis.command(&command).await?;
+        let full = page.len() == PAGE;
+        if let Some((last, _)) = page.last() {
+            start = format!("({last}");
+        }
+        events.extend(
+            page.iter()
+                .filter_map(|(_, fields)| PushedEvent::parse(&fields.first()?.1)),
+        );
+        if !full {
+            return Ok(events);
+        }
+    }
+}
+
+/// The text that clients have seen of the newest attempt, for a generation that is being
+/// cancelled.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn text_so_far(redis: &Redis, generation_id: Uuid) -> Result<String, RedisFailure> {
+    let mut text = String::new();
+    let mut attempt = 0;
+    for event in read_log(redis, generation_id, None).await? {
+        #[derive(Deserialize)]
+        struct Delta {
+            data: Text,
+        }
+        #[derive(Deserialize)]
+        struct Text {
+            text: String,
+        }
+        if event.id.attempt != attempt || event.kind == EventType::Retrying {
+            attempt = event.id.attempt;
+            text.clear();
+        }
+        if event.kind == EventType::Delta
+            && let Ok(delta) = serde_json::from_str::<Delta>(&event.json)
+        {
+            text.push_str(&delta.data.text);
+        }
+    }
+    Ok(text)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

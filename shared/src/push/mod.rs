@@ -1,0 +1,31 @@
+//! Events on their way to clients: the log of each generation, the live feed of each user, and the
+//! broadcast of cancellations.
+//!
+//! **Invariant:** nothing here is the truth. A log may vanish at any time; readers then synthesise
+//! the terminal event from the row.
+
+mod cancel;
+mod follow;
+mod hub;
+mod log;
+mod terminal;
+
+pub use cancel::{broadcast_cancel, listen_for_cancels};
+pub use follow::Follow;
+pub use hub::{Feed, Hub, Subscription};
+pub use log::{LogWriter, PushedEvent, publish, read_log, text_so_far, write_terminal};
+pub use terminal::terminal_event;
+
+use uuid::Uuid;
+
+use crate::redis::Redis;
+
+/// The stream that holds a generation's log.
+pub(crate) fn log_key(redis: &Redis, generation_id: Uuid) -> String {
+    redis.key(format_args!("log:{generation_id}"))
+}
+
+/// The channel that carries a user's events.
+pub(crate) fn user_channel(redis: &Redis, user_id: Uuid) -> String {
+    redis.key(format_args!("user:{user_id}"))
+}

@@ -1,0 +1,269 @@
+//! The hints: ids of ready generations in one Redis list per priority.
+//!
+//! A list holds ids only and may lose all of them at any time; a worker that finds its lists empty
+//! looks at the table, and the reconciler pushes again.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Script, cmd};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::domain::{Event, EventType, Generation, Priority};
+use crate::id::EventId;
+use crate::push::log_key;
+use crate::redis::{Redis, RedisFailure};
+
+/// A list holds at most so many ids; what does not fit waits in Postgres for the reconciler.
+pub const LIST_CAP: u32 = 10_000;
+/// A log whose generation never ends in Redis's sight goes after this long.
+pub(crate) const LOG_LIFETIME: Duration = Duration::from_hours(1);
+
+/// Appends the id where there is room, and tells the user about the position. Returns the number
+/// of ids before it.
+static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"local length = redis.call('LLEN', KEYS[1])
+          if ARGV[9] == '1' and length < tonumber(ARGV[1]) then redis.call('RPUSH', KEYS[1], ARGV[2]) end
+          local model_ms = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or '0')
+          local gap_ms = tonumber(redis.call('HGET', KEYS[3], 'gap') or '0')
+          local estimate = math.floor(model_ms + length * gap_ms)
+          local event = ARGV[4] .. length .. ARGV[5] .. estimate .. ARGV[6]
+          redis.call('XADD', KEYS[2], '0-1', 'e', event)
+          redis.call('PEXPIRE', KEYS[2], ARGV[7])
+          redis.call('PUBLISH', ARGV[8], event)
+          return { length, estimate }",
+    )
+});
+
+fn list_key(redis: &Redis, priority: Priority) -> String {
+    redis.key(format_args!("ready:{priority}"))
+}
+
+pub(crate) fn pace_key(redis: &Redis) -> String {
+    redis.key("pace")
+}
+
+/// Pushes a generation that was just accepted and tells its user, in one round trip. Only a head of
+/// its conversation is pushed; another one waits to be woken by its predecessor's end. Fills in the
+/// position and the estimate.
+///
+/// # Errors
+/// When Redis is away; the commit stands and the generation is found without the hint.
+pub async fn announce(
+    redis: &Redis,
+    clock: &Clock,
+    user_id: Uuid,
+    priority: Priority,
+    generation: &mut Generation,
+    is_head: bool,
+) -> Result<(), RedisFailure> {
+    let event = Event::of_generation(
+        EventId {
+            generation_id: generation.id,
+            attempt: 0,
+            seq: 1,
+        },
+        EventType::Queued,
+        generation.conversation_id,
+        clock.now(),
+        &json!({ "position": POSITION_MARK, "estimated_response_time_ms": ESTIMATE_MARK }),
+    )
+    .to_json();
+    let (before, rest) = event
+        .split_once(&POSITION_MARK.to_string())
+        .unwrap_or((&event, ""));
+    let (between, after) = rest
+        .split_once(&ESTIMATE_MARK.to_string())
+        .unwrap_or((rest, ""));
+    let mut invocation = ANNOUNCE.prepare_invoke();
+    invocation
+        .key(list_key(redis, priority))
+        .key(log_key(redis, generation.id))
+        .key(pace_key(redis))
+        .arg(LIST_CAP)
+        .arg(generation.id.as_bytes().as_slice())
+        .arg(&generation.model)
+        .arg(before)
+        .arg(between)
+        .arg(after)
+        .arg(u64::try_from(LOG_LIFETIME.as_millis()).unwrap_or(u64::MAX))
+        .arg(crate::push::user_channel(redis, user_id))
+        .arg(i32::from(is_head));
+    let (position, estimate): (i64, i64) = redis.script(&invocation).await?;
+    generation.queue_position = Some(position);
+    generation.estimated_response_time_ms = (estimate > 0).then_some(estimate);
+    Ok(())
+}
+
+/// Numbers that no id or time of an event contains, replaced inside the script, where the list's
+/// length is known.
+const POSITION_MARK: u64 = 18_446_744_073_709_551_557;
+const ESTIMATE_MARK: u64 = 18_446_744_073_709_551_533;
+
+/// Pushes generations that can be claimed now, to the front: they have waited already.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn push_front(
+    redis: &Redis,
+    ready: impl IntoIterator<Item = (Uuid, Priority)>,
+) -> Result<(), RedisFailure> {
+    let mut pipeline = ::redis::pipe();
+    for (id, priority) in ready {
+        pipeline
+            .lpush(list_key(redis, priority), id.as_bytes().as_slice())
+            .ignore();
+    }
+    if pipeline.is_empty() {
+        return Ok(());
+    }
+    redis.pipeline(&pipeline).await
+}
+
+/// Pushes generations that the reconciler found, at the end.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn push_back(
+    redis: &Redis,
+    ready: impl IntoIterator<Item = (Uuid, Priority)>,
+) -> Result<(), RedisFailure> {
+    let mut pipeline = ::redis::pipe();
+    for (id, priority) in ready {
+        pipeline
+            .rpush(list_key(redis, priority), id.as_bytes().as_slice())
+            .ignore();
+    }
+    if pipeline.is_empty() {
+        return Ok(());
+    }
+    redis.pipeline(&pipeline).await
+}
+
+/// How many ids wait in each list.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn depths(redis: &Redis) -> Result<Vec<(Priority, u64)>, RedisFailure> {
+    let mut pipeline = ::redis::pipe();
+    for priority in Priority::ALL {
+        pipeline.llen(list_key(redis, *priority));
+    }
+    let lengths: Vec<u64> = redis.pipeline(&pipeline).await?;
+    Ok(Priority::ALL.iter().copied().zip(lengths).collect())
+}
+
+/// How many ids are before this one in its list, and how long its reply may take; none when it is
+/// not in the list.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn position(
+    redis: &Redis,
+    priority: Priority,
+    id: Uuid,
+    model: &str,
+) -> Result<(Option<i64>, Option<i64>), RedisFailure> {
+    let mut pipeline = ::redis::pipe();
+    pipeline
+        .cmd("LPOS")
+        .arg(list_key(redis, priority))
+        .arg(id.as_bytes().as_slice());
+    pipeline
+        .cmd("HMGET")
+        .arg(pace_key(redis))
+        .arg(model)
+        .arg("gap");
+    let (position, (model_ms, gap_ms)): (Option<i64>, (Option<f64>, Option<f64>)) =
+        redis.pipeline(&pipeline).await?;
+    let ahead = position.unwrap_or(0) as f64;
+    let estimate = model_ms.map(|model_ms| (model_ms + ahead * gap_ms.unwrap_or(0.0)) as i64);
+    Ok((position, estimate))
+}
+
+/// A worker's own connection that waits for ids.
+pub struct Waiter {
+    redis: Redis,
+    block: Duration,
+    connection: Option<MultiplexedConnection>,
+    turn: usize,
+}
+
+impl std::fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiter")
+            .field("block", &self.block)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Waiter {
+    /// A waiter that blocks for up to `block` at a time.
+    #[must_use]
+    pub fn new(redis: Redis, block: Duration) -> Self {
+        Self {
+            redis,
+            block,
+            connection: None,
+            turn: 0,
+        }
+    }
+
+    /// Waits for up to `count` ids; an empty answer means that none came in time.
+    ///
+    /// Mostly the premium list is looked at first. Every fourth time standard is, and every eighth
+    /// background, so that a flood of better work does not starve the rest.
+    ///
+    /// # Errors
+    /// When Redis is away. The next call connects again.
+    pub async fn wait(&mut self, count: usize) -> Result<Vec<Uuid>, RedisFailure> {
+        use Priority::{Background, Premium, Standard};
+        self.turn = self.turn.wrapping_add(1);
+        let order = match self.turn % 8 {
+            7 => [Background, Premium, Standard],
+            3 => [Standard, Premium, Background],
+            _ => [Premium, Standard, Background],
+        };
+        let mut command = cmd("BLMPOP");
+        command.arg(self.block.as_secs_f64()).arg(order.len());
+        for priority in order {
+            command.arg(list_key(&self.redis, priority));
+        }
+        command.arg("LEFT").arg("COUNT").arg(count.max(1));
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.redis.blocking(self.block).await?,
+        };
+        let popped: Option<(String, Vec<Vec<u8>>)> = command.query_async(&mut connection).await?;
+        self.connection = Some(connection);
+        let ids = popped.map(|(_, ids)| ids).unwrap_or_default();
+        Ok(ids
+            .iter()
+            .filter_map(|bytes| Uuid::from_slice(bytes).ok())
+            .collect())
+    }
+}
+
+/// Tells how long a model takes and how quickly the queue moves, for estimates.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn report_pace(
+    redis: &Redis,
+    model: &str,
+    model_ms: u64,
+    gap_ms: f64,
+) -> Result<(), RedisFailure> {
+    let mut pipeline = ::redis::pipe();
+    pipeline
+        .hset_multiple(
+            pace_key(redis),
+            &[(model, model_ms.to_string()), ("gap", gap_ms.to_string())],
+        )
+        .ignore();
+    redis.pipeline(&pipeline).await
+}
