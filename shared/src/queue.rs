@@ -39,7 +39,7 @@ static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-fn list_key(redis: &Redis, priority: Priority) -> String {
+pub(crate) fn list_key(redis: &Redis, priority: Priority) -> String {
     redis.key(format_args!("ready:{priority}"))
 }
 
@@ -248,22 +248,41 @@ impl Waiter {
     }
 }
 
-/// Tells how long a model takes and how quickly the queue moves, for estimates.
+/// Counts every end of a generation, for the pace of the fleet.
+pub(crate) fn done_key(redis: &Redis) -> String {
+    redis.key("done")
+}
+
+/// How many generations have ended since Redis last lost its data.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn ended(redis: &Redis) -> Result<u64, RedisFailure> {
+    let count: Option<u64> = redis
+        .command(::redis::cmd("GET").arg(done_key(redis)))
+        .await?;
+    Ok(count.unwrap_or(0))
+}
+
+/// Tells how long models take and how long it is from the end of one generation to that of the
+/// next, for estimates, in milliseconds.
 ///
 /// # Errors
 /// When Redis is away.
 pub async fn report_pace(
     redis: &Redis,
-    model: &str,
-    model_ms: u64,
-    gap_ms: f64,
+    models: &[(String, f64)],
+    gap_ms: Option<f64>,
 ) -> Result<(), RedisFailure> {
+    let mut fields: Vec<(&str, String)> = models
+        .iter()
+        .map(|(model, ms)| (model.as_str(), format!("{ms:.0}")))
+        .collect();
+    fields.extend(gap_ms.map(|gap| ("gap", format!("{gap:.2}"))));
+    if fields.is_empty() {
+        return Ok(());
+    }
     let mut pipeline = ::redis::pipe();
-    pipeline
-        .hset_multiple(
-            pace_key(redis),
-            &[(model, model_ms.to_string()), ("gap", gap_ms.to_string())],
-        )
-        .ignore();
+    pipeline.hset_multiple(pace_key(redis), &fields).ignore();
     redis.pipeline(&pipeline).await
 }

@@ -89,6 +89,8 @@ pub struct LogWriter {
     written: Vec<(u32, String)>,
     /// How many of them Redis has acknowledged.
     acknowledged: usize,
+    /// Redis refused an entry: a newer attempt or the end is in the log already.
+    overtaken: bool,
 }
 
 impl LogWriter {
@@ -111,6 +113,7 @@ impl LogWriter {
             attempt,
             written: Vec::new(),
             acknowledged: 0,
+            overtaken: false,
         }
     }
 
@@ -134,7 +137,7 @@ impl LogWriter {
 
     /// Sends what was pushed and not yet acknowledged.
     pub async fn flush(&mut self) {
-        if self.acknowledged == self.written.len() {
+        if self.overtaken || self.acknowledged == self.written.len() {
             return;
         }
         match self.send(self.acknowledged).await {
@@ -147,9 +150,55 @@ impl LogWriter {
                 }
             }
             Err(failure) => {
-                tracing::debug!(generation.id = %self.generation_id, %failure, "event not logged")
+                self.overtaken = failure.is_answer();
+                tracing::debug!(generation.id = %self.generation_id, %failure, "event not logged");
             }
         }
+    }
+
+    /// Ends the log with the terminal event and wakes what may run next, in one round trip with
+    /// whatever is still to be sent.
+    ///
+    /// # Errors
+    /// When Redis is away; readers then synthesise the event from the row.
+    pub async fn end(
+        &self,
+        terminal: &Event,
+        wake: impl IntoIterator<Item = (Uuid, crate::domain::Priority)>,
+    ) -> Result<(), RedisFailure> {
+        let key = log_key(&self.redis, self.generation_id);
+        let channel = user_channel(&self.redis, self.user_id);
+        let mut pipeline = ::redis::pipe();
+        for (id, priority) in wake {
+            pipeline
+                .lpush(
+                    crate::queue::list_key(&self.redis, priority),
+                    id.as_bytes().as_slice(),
+                )
+                .ignore();
+        }
+        for (seq, json) in self.written.iter().skip(self.acknowledged) {
+            self.add(&mut pipeline, &key, false, *seq, json);
+            pipeline
+                .cmd("PUBLISH")
+                .arg(&channel)
+                .arg(json.as_str())
+                .ignore();
+        }
+        let json = terminal.to_json();
+        pipeline
+            .cmd("XADD")
+            .arg(&key)
+            .arg(terminal.id.stream_id())
+            .arg("e")
+            .arg(&json)
+            .ignore();
+        pipeline.cmd("PUBLISH").arg(&channel).arg(&json).ignore();
+        pipeline.pexpire(&key, millis(LIFETIME_AFTER_END)).ignore();
+        pipeline
+            .incr(crate::queue::done_key(&self.redis), 1)
+            .ignore();
+        self.redis.pipeline(&pipeline).await
     }
 
     /// Sends the events from `from` on; false when the stream should exist and does not.
@@ -199,8 +248,7 @@ impl LogWriter {
     }
 }
 
-/// Ends a generation's log and publishes the terminal event; `more` rides along in the same round
-/// trip.
+/// Ends the log of a generation that no worker runs, and publishes the terminal event.
 ///
 /// # Errors
 /// When Redis is away; readers then synthesise the event from the row.
@@ -208,7 +256,6 @@ pub async fn write_terminal(
     redis: &Redis,
     user_id: Uuid,
     event: &Event,
-    more: impl FnOnce(&mut Pipeline),
 ) -> Result<(), RedisFailure> {
     let mut pipeline = ::redis::pipe();
     let json = event.to_json();
@@ -228,7 +275,6 @@ pub async fn write_terminal(
             .ignore();
         pipeline.pexpire(&key, millis(LIFETIME_AFTER_END)).ignore();
     }
-    more(&mut pipeline);
     redis.pipeline(&pipeline).await
 }
 

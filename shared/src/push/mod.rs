@@ -14,7 +14,7 @@ pub use cancel::{broadcast_cancel, listen_for_cancels};
 pub use follow::Follow;
 pub use hub::{Feed, Hub, Subscription};
 pub use log::{LogWriter, PushedEvent, publish, read_log, text_so_far, write_terminal};
-pub use terminal::terminal_event;
+pub use terminal::{Ended, terminal_event};
 
 use uuid::Uuid;
 

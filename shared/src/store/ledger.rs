@@ -1,7 +1,8 @@
 //! The ledger: one row per upstream call, whatever became of it.
 
 use rust_decimal::Decimal;
-use serde_json::Value;
+use serde_json::value::RawValue;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -44,7 +45,7 @@ pub struct CallEnded<'a> {
     /// NULL is unknown and never 0.
     pub cost_credits: Option<Decimal>,
     /// The upstream's usage, as it came.
-    pub usage: Option<&'a Value>,
+    pub usage: Option<&'a RawValue>,
     /// Whether no reply came of it.
     pub wasted: bool,
     /// When the first token came.
@@ -110,7 +111,7 @@ pub async fn ended(tx: &mut UserTx, call: &CallEnded<'_>) -> StoreResult<()> {
         call.prompt_tokens,
         call.completion_tokens,
         call.cost_credits,
-        call.usage,
+        call.usage.map(Json) as _,
         call.wasted,
         call.first_token_at,
         call.finished_at,

@@ -1,0 +1,133 @@
+//! The worker's settings.
+
+use std::time::Duration;
+
+use shared::config::Vars;
+use shared::redis::RedisConfig;
+use shared::store::DbConfig;
+use shared::telemetry::LogConfig;
+
+use crate::upstream::UpstreamConfig;
+
+/// Everything an operator can set about a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Where and how to log.
+    pub log: LogConfig,
+    /// The database.
+    pub db: DbConfig,
+    /// Redis.
+    pub redis: RedisConfig,
+    /// The models' provider.
+    pub upstream: UpstreamConfig,
+    /// How this worker claims and keeps work.
+    pub queue: QueueConfig,
+    /// Tokens of history that a prompt may hold.
+    pub history_tokens: u32,
+}
+
+/// How a worker claims and keeps work.
+#[derive(Clone, Debug)]
+pub struct QueueConfig {
+    /// Stays the same over restarts, so that a booting worker can free what its predecessor held.
+    pub name: String,
+    /// Generations at a time.
+    pub concurrency: u32,
+    /// How long a claim holds without renewal.
+    pub lease: Duration,
+    /// How often claims are renewed.
+    pub renew_every: Duration,
+    /// How long running generations may go on after SIGTERM.
+    pub drain_grace: Duration,
+    /// How long one wait for the lists may block.
+    pub block: Duration,
+    /// How often the sweeps run.
+    pub reconcile_every: Duration,
+}
+
+impl WorkerConfig {
+    /// Reads the variables; mistakes are collected in `vars`.
+    pub fn from_vars(vars: &mut Vars) -> Self {
+        Self {
+            log: LogConfig::from_vars(vars),
+            db: DbConfig::from_vars(vars),
+            redis: RedisConfig::from_vars(vars),
+            upstream: UpstreamConfig::from_vars(vars),
+            queue: QueueConfig::from_vars(vars),
+            history_tokens: vars.within(
+                "MAX_CONVERSATION_HISTORY_TOKENS",
+                6000,
+                (100, 1_000_000),
+                "tokens of history that a prompt may hold",
+            ),
+        }
+    }
+}
+
+impl QueueConfig {
+    fn from_vars(vars: &mut Vars) -> Self {
+        let default_name = hostname();
+        let config = Self {
+            name: vars.get::<String>(
+                "WORKER_NAME",
+                &default_name,
+                "name that stays the same over restarts; no slash",
+            ),
+            concurrency: vars.within(
+                "WORKER_CONCURRENCY",
+                64,
+                (1, 20_000),
+                "generations at a time",
+            ),
+            lease: vars.seconds(
+                "LEASE_SECONDS",
+                "30",
+                "how long a claim holds without renewal, seconds",
+            ),
+            renew_every: vars.seconds(
+                "LEASE_RENEW_SECONDS",
+                "5",
+                "how often claims are renewed, seconds",
+            ),
+            drain_grace: vars.seconds(
+                "DRAIN_GRACE",
+                "25",
+                "how long running generations may go on after SIGTERM, seconds",
+            ),
+            block: vars.seconds(
+                "QUEUE_BLOCK_SECONDS",
+                "1",
+                "how long one wait for ready work may block, seconds",
+            ),
+            reconcile_every: vars.seconds(
+                "RECONCILE_SECONDS",
+                "1",
+                "how often lost work is looked for, seconds",
+            ),
+        };
+        if config.name.contains('/') {
+            vars.problem("WORKER_NAME", "must not contain a slash");
+        }
+        if config.lease < config.renew_every * 3 {
+            vars.problem(
+                "LEASE_SECONDS",
+                "must be at least three times LEASE_RENEW_SECONDS",
+            );
+        }
+        if config.renew_every.is_zero()
+            || config.block.is_zero()
+            || config.reconcile_every.is_zero()
+        {
+            vars.problem("LEASE_RENEW_SECONDS", "no interval may be 0");
+        }
+        config
+    }
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "worker".to_owned(),
+        name => name.replace('/', "-"),
+    }
+}

@@ -1,0 +1,62 @@
+//! What every job of a worker shares.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use shared::clock::Clock;
+use shared::redis::Redis;
+use shared::store::Db;
+
+use crate::config::WorkerConfig;
+use crate::queue::Running;
+use crate::upstream::Client;
+
+/// The tools of a job.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings.
+    pub config: WorkerConfig,
+    /// Stable name and boot: `name/uuid`.
+    pub worker_id: String,
+    /// The wall clock.
+    pub clock: Clock,
+    /// The database as `balas_worker`.
+    pub db: Db,
+    /// Redis.
+    pub redis: Redis,
+    /// The upstream.
+    pub upstream: Client,
+    /// What runs here right now.
+    pub running: Running,
+    /// How long replies take, by model.
+    pub pace: Pace,
+}
+
+/// Moving averages of how long models take.
+#[derive(Debug, Default)]
+pub struct Pace(Mutex<HashMap<String, f64>>);
+
+impl Pace {
+    /// Notes one reply.
+    pub fn note(&self, model: &str, took: Duration) {
+        let ms = took.as_secs_f64() * 1000.0;
+        let mut averages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match averages.get_mut(model) {
+            Some(average) => *average += (ms - *average) * 0.1,
+            None => {
+                averages.insert(model.to_owned(), ms);
+            }
+        }
+    }
+
+    /// The averages, in milliseconds.
+    #[must_use]
+    pub fn averages(&self) -> Vec<(String, f64)> {
+        let averages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        averages
+            .iter()
+            .map(|(model, ms)| (model.clone(), *ms))
+            .collect()
+    }
+}

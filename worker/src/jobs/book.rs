@@ -1,0 +1,315 @@
+//! Keeping the books of an attempt: every upstream call is a row of the ledger.
+
+use serde_json::json;
+use shared::domain::{EventType, Usage};
+use shared::store::ledger::{self, CallEnded, CallStarted, Wasted};
+use shared::store::{StoreResult, UserTx};
+use shared::{clock::Clock, id};
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::events::Note;
+use crate::context::Context;
+use crate::upstream::{CallRecord, ErrorClass, Model, Progress, TokenUsage};
+use shared::store::generations::Claim;
+
+/// Hears of everything the upstream does for one attempt.
+pub(super) struct Book<'a> {
+    context: &'a Context,
+    claim: &'a Claim,
+    operation: &'static str,
+    /// None once closed.
+    notes: Option<mpsc::UnboundedSender<Note>>,
+    began_at: OffsetDateTime,
+    call: Option<OpenCall>,
+    /// The call that gave the answer, to be booked in the finishing transaction.
+    answered: Option<(Uuid, CallRecord)>,
+    /// The text of the call so far.
+    text: String,
+}
+
+struct OpenCall {
+    id: Uuid,
+    model: Model,
+    key_label: String,
+    upstream_id: Option<String>,
+    started_at: OffsetDateTime,
+}
+
+impl<'a> Book<'a> {
+    pub(super) fn new(
+        context: &'a Context,
+        claim: &'a Claim,
+        operation: &'static str,
+        notes: mpsc::UnboundedSender<Note>,
+    ) -> Self {
+        Self {
+            context,
+            claim,
+            operation,
+            notes: Some(notes),
+            began_at: context.clock.now(),
+            call: None,
+            answered: None,
+            text: String::new(),
+        }
+    }
+
+    /// Ends the notes: nothing more will come of the upstream.
+    pub(super) fn close(&mut self) {
+        self.notes = None;
+    }
+
+    /// When the attempt began to ask the upstream.
+    pub(super) fn began_at(&self) -> OffsetDateTime {
+        self.began_at
+    }
+
+    fn note(&self, note: Note) {
+        // A job that nobody follows has dropped the receiving end.
+        let _ = self.notes.as_ref().map(|notes| notes.send(note));
+    }
+
+    /// The text of the newest call so far.
+    pub(super) fn text_so_far(&self) -> &str {
+        &self.text
+    }
+
+    /// Books the call that gave the answer, in the transaction that stores it.
+    pub(super) async fn book_answer(&self, tx: &mut UserTx, wasted: bool) -> StoreResult<()> {
+        let Some((id, record)) = &self.answered else {
+            return Ok(());
+        };
+        ledger::ended(tx, &ended(self.claim, self.operation, *id, record, wasted)).await
+    }
+
+    /// Books what was spent for nothing: the answer came, but somebody else owns the row.
+    pub(super) async fn book_wasted(&self, usage: &Usage) {
+        metrics::counter!(shared::metrics::UPSTREAM_COST, "wasted" => "true")
+            .increment(micro_credits(usage.cost_credits));
+        let booked = async {
+            let mut tx = self.context.db.user(self.claim.user_id).await?;
+            self.book_answer(&mut tx, true).await?;
+            ledger::wasted(&mut tx, &self.wasted_usage(usage)).await?;
+            tx.commit().await
+        };
+        self.log_failure(booked.await);
+    }
+
+    fn wasted_usage<'b>(&self, usage: &'b Usage) -> Wasted<'b> {
+        Wasted {
+            id: id::new(self.context.clock.now()),
+            conversation_id: self.claim.conversation_id,
+            generation_id: self.claim.id,
+            operation: self.operation,
+            usage,
+        }
+    }
+
+    /// Books the call that is being dropped: what it cost is unknown.
+    pub(super) async fn book_dropped(&mut self, reason: &str) {
+        let Some(call) = self.call.take() else { return };
+        let row = CallEnded {
+            started: started(self.claim, self.operation, &call),
+            model_served: None,
+            outcome: reason,
+            prompt_tokens: None,
+            completion_tokens: None,
+            cost_credits: None,
+            usage: None,
+            wasted: true,
+            first_token_at: None,
+            finished_at: self.context.clock.now(),
+        };
+        let booked = async {
+            let mut tx = self.context.db.user_async(self.claim.user_id).await?;
+            ledger::ended(&mut tx, &row).await?;
+            tx.commit().await
+        };
+        self.log_failure(booked.await);
+    }
+
+    fn log_failure(&self, booked: StoreResult<()>) {
+        if let Err(error) = booked {
+            tracing::warn!(
+                generation.id = %self.claim.id,
+                error = &error as &dyn std::error::Error,
+                "an upstream call is missing in the ledger"
+            );
+        }
+    }
+}
+
+impl Progress for Book<'_> {
+    async fn calling(&mut self, model: &Model, key_label: &str) {
+        self.text.clear();
+        let now = self.context.clock.now();
+        self.call = Some(OpenCall {
+            id: id::new(now),
+            model: model.clone(),
+            key_label: key_label.to_owned(),
+            upstream_id: None,
+            started_at: now,
+        });
+    }
+
+    async fn accepted(&mut self, upstream_id: &str) {
+        let Some(call) = &mut self.call else { return };
+        call.upstream_id = Some(upstream_id.to_owned());
+        let row = started(self.claim, self.operation, call);
+        let booked = async {
+            let mut tx = self.context.db.user_async(self.claim.user_id).await?;
+            ledger::started(&mut tx, &row).await?;
+            tx.commit().await
+        };
+        let booked = booked.await;
+        self.log_failure(booked);
+    }
+
+    async fn text(&mut self, piece: &str) {
+        self.text.push_str(piece);
+        self.note(Note::Text(piece.to_owned()));
+    }
+
+    async fn quiet(&mut self) {
+        let message = "Still working on the answer; this one takes a little longer.";
+        self.note(Note::Event(
+            EventType::Interim,
+            json!({ "message": message }),
+        ));
+    }
+
+    async fn call_ended(&mut self, record: CallRecord) {
+        let Some(call) = self.call.take() else { return };
+        let status = record.error.map_or("completed", ErrorClass::as_str);
+        metrics::counter!(
+            shared::metrics::OPENROUTER_REQUESTS,
+            "model" => record.model.name.clone(), "status" => status
+        )
+        .increment(1);
+        if let Some(first) = record.first_token_at {
+            let wait = (first - record.started_at).as_seconds_f64().max(0.0);
+            metrics::histogram!(shared::metrics::TIME_TO_FIRST_TOKEN, "model" => record.model.name.clone()).record(wait);
+        }
+        if record.error.is_none() {
+            self.answered = Some((call.id, record));
+            return;
+        }
+        let usage = record.usage.as_ref().map(|usage| spent(&record, usage));
+        let booked = async {
+            let mut tx = self.context.db.user_async(self.claim.user_id).await?;
+            ledger::ended(
+                &mut tx,
+                &ended(self.claim, self.operation, call.id, &record, record.wasted),
+            )
+            .await?;
+            if let Some(usage) = &usage {
+                ledger::wasted(&mut tx, &self.wasted_usage(usage)).await?;
+            }
+            tx.commit().await
+        };
+        let booked = booked.await;
+        self.log_failure(booked);
+    }
+
+    async fn retrying(&mut self, model: &Model, reason: ErrorClass, next: &Model, delay: Duration) {
+        self.text.clear();
+        let data = json!({
+            "model": model.name,
+            "reason": reason.as_str(),
+            "next_model": next.name,
+            "delay_ms": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+        });
+        self.note(Note::Event(EventType::Retrying, data));
+    }
+}
+
+fn started<'a>(claim: &Claim, operation: &'static str, call: &'a OpenCall) -> CallStarted<'a> {
+    CallStarted {
+        id: call.id,
+        generation_id: claim.id,
+        attempt: claim.attempt,
+        operation,
+        key_label: &call.key_label,
+        model_asked: &call.model.name,
+        upstream_id: call.upstream_id.as_deref(),
+        started_at: call.started_at,
+    }
+}
+
+fn ended<'a>(
+    claim: &Claim,
+    operation: &'static str,
+    id: Uuid,
+    record: &'a CallRecord,
+    wasted: bool,
+) -> CallEnded<'a> {
+    CallEnded {
+        started: CallStarted {
+            id,
+            generation_id: claim.id,
+            attempt: claim.attempt,
+            operation,
+            key_label: &record.key_label,
+            model_asked: &record.model.name,
+            upstream_id: record.upstream_id.as_deref(),
+            started_at: record.started_at,
+        },
+        model_served: record.model_served.as_deref(),
+        outcome: record.error.map_or("completed", ErrorClass::as_str),
+        prompt_tokens: record
+            .usage
+            .as_ref()
+            .map(|usage| tokens(usage.prompt_tokens)),
+        completion_tokens: record
+            .usage
+            .as_ref()
+            .map(|usage| tokens(usage.completion_tokens)),
+        cost_credits: record.usage.as_ref().and_then(|usage| usage.cost),
+        usage: record.usage.as_ref().and_then(|usage| usage.raw.as_deref()),
+        wasted,
+        first_token_at: record.first_token_at,
+        finished_at: record.finished_at,
+    }
+}
+
+/// What a call used, in the shape of the usage table.
+pub(super) fn spent(record: &CallRecord, usage: &TokenUsage) -> Usage {
+    let took = record.finished_at - record.started_at;
+    Usage {
+        model: record
+            .model_served
+            .clone()
+            .unwrap_or_else(|| record.model.name.clone()),
+        prompt_tokens: tokens(usage.prompt_tokens),
+        completion_tokens: tokens(usage.completion_tokens),
+        total_tokens: tokens(usage.total_tokens),
+        cached_tokens: tokens(usage.cached_tokens),
+        reasoning_tokens: tokens(usage.reasoning_tokens),
+        cost_credits: usage.cost,
+        is_free_model: record.model.free,
+        processing_time_ms: millis(took),
+    }
+}
+
+fn millis(took: time::Duration) -> i32 {
+    i32::try_from(took.whole_milliseconds().max(0)).unwrap_or(i32::MAX)
+}
+
+fn tokens(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Credits in millionths, for a counter.
+pub(super) fn micro_credits(cost: Option<rust_decimal::Decimal>) -> u64 {
+    use rust_decimal::prelude::ToPrimitive as _;
+    cost.and_then(|cost| (cost * rust_decimal::Decimal::from(1_000_000)).to_u64())
+        .unwrap_or(0)
+}
+
+/// The clock's reading, so that callers need not name it.
+pub(super) fn since(clock: &Clock, from: OffsetDateTime) -> i32 {
+    millis(clock.now() - from)
+}

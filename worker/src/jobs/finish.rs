@@ -1,0 +1,168 @@
+//! Storing a reply: one transaction, then one round trip to tell everybody.
+
+use serde_json::json;
+use shared::domain::{GenerationStatus, Usage};
+use shared::id;
+use shared::push::{Ended, LogWriter};
+use shared::store::StoreResult;
+use shared::store::generations::{self, Claim, Finish, Finished};
+
+use super::book::{Book, micro_credits, since};
+use super::{attempt, count, persist};
+use crate::context::Context;
+use crate::upstream::Answer;
+
+/// Stores the answer, or books it as wasted where somebody else owns the row.
+///
+/// A commit whose answer was lost is run again; the second time the token no longer matches, and
+/// the row tells whether it was our own reply that ended it.
+pub(super) async fn store(
+    context: &Context,
+    claim: &Claim,
+    book: &Book<'_>,
+    answer: &Answer,
+    log: &LogWriter,
+) {
+    let now = context.clock.now();
+    let usage = usage(context, book, answer);
+    let first_token_ms_ago = answer.first_token_at.map(|at| since(&context.clock, at));
+    let metadata = json!({ "model": usage.model, "finish_reason": answer.finish_reason });
+    let reply_id = id::new_after(now, Some(claim.id));
+    let finish = Finish {
+        id: claim.id,
+        token: claim.token,
+        reply_id,
+        usage_id: id::new(now),
+        title_generation_id: id::new_after(now, Some(reply_id)),
+        content: &answer.text,
+        incomplete: answer.incomplete,
+        usage: &usage,
+        first_token_ms_ago,
+        metadata: &metadata,
+    };
+    let finished = persist::until_stored(claim, || async {
+        let mut tx = context.db.user(claim.user_id).await?;
+        let finished = generations::finish(&mut tx, &finish).await?;
+        if matches!(finished, Finished::Fenced) {
+            return Ok(
+                if generations::is_finished_by(&mut tx, claim.id, reply_id).await? {
+                    Stored::Before
+                } else {
+                    Stored::Fenced
+                },
+            );
+        }
+        book.book_answer(&mut tx, false).await?;
+        tx.commit().await?;
+        StoreResult::Ok(Stored::Now(finished))
+    });
+    match finished.await {
+        Some(Stored::Now(Finished::Stored {
+            message,
+            next,
+            title,
+        })) => {
+            done(context, claim, &usage);
+            let status = if answer.incomplete {
+                GenerationStatus::Incomplete
+            } else {
+                GenerationStatus::Completed
+            };
+            let ended = Ended::Completed {
+                status,
+                message: Some(&message),
+                usage: Some(&usage),
+            };
+            let event = ended.event(
+                claim.id,
+                claim.conversation_id,
+                attempt(claim),
+                context.clock.now(),
+            );
+            let wake = next
+                .into_iter()
+                .chain(title)
+                .map(|next| (next.id, next.priority));
+            if let Err(failure) = log.end(&event, wake).await {
+                tracing::debug!(generation.id = %claim.id, %failure, "end not pushed");
+            }
+        }
+        // Its event was not sent; readers synthesise it from the row.
+        Some(Stored::Before) => done(context, claim, &usage),
+        Some(Stored::Now(Finished::Fenced) | Stored::Fenced) => {
+            count("fenced");
+            tracing::info!(generation.id = %claim.id, attempt = claim.attempt, "reply discarded: the claim was lost");
+            book.book_wasted(&usage).await;
+        }
+        None => {}
+    }
+}
+
+enum Stored {
+    Now(Finished),
+    Before,
+    Fenced,
+}
+
+fn done(context: &Context, claim: &Claim, usage: &Usage) {
+    count("completed");
+    let took =
+        std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
+    context.pace.note(
+        &claim
+            .chain
+            .first()
+            .map_or_else(String::new, |model| model.name.clone()),
+        took,
+    );
+    metrics::histogram!(
+        shared::metrics::GENERATION_DURATION,
+        "model" => usage.model.clone(), "outcome" => "completed"
+    )
+    .record(took.as_secs_f64());
+    for (kind, tokens) in [
+        ("prompt", usage.prompt_tokens),
+        ("completion", usage.completion_tokens),
+    ] {
+        metrics::counter!(shared::metrics::TOKEN_USAGE, "model" => usage.model.clone(), "type" => kind)
+            .increment(u64::try_from(tokens).unwrap_or(0));
+    }
+    metrics::counter!(shared::metrics::UPSTREAM_COST, "wasted" => "false")
+        .increment(micro_credits(usage.cost_credits));
+    tracing::info!(
+        generation.id = %claim.id,
+        conversation.id = %claim.conversation_id,
+        user.id = %claim.user_id,
+        request.id = claim.request_id,
+        kind = %claim.kind,
+        attempt = claim.attempt,
+        model = usage.model,
+        completion_tokens = usage.completion_tokens,
+        duration_ms = usage.processing_time_ms,
+        "generation completed"
+    );
+}
+
+/// What the answer took; where the upstream did not say, the tokens are estimated and the cost is
+/// unknown.
+pub(super) fn usage(context: &Context, book: &Book<'_>, answer: &Answer) -> Usage {
+    let reported = answer.usage.clone().unwrap_or_default();
+    let estimated =
+        || i32::try_from(shared::domain::estimate_tokens(&answer.text)).unwrap_or(i32::MAX);
+    let completion_tokens = match &answer.usage {
+        Some(usage) => i32::try_from(usage.completion_tokens).unwrap_or(i32::MAX),
+        None => estimated(),
+    };
+    let prompt_tokens = i32::try_from(reported.prompt_tokens).unwrap_or(i32::MAX);
+    Usage {
+        model: answer.model_served.clone(),
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens.saturating_add(completion_tokens),
+        cached_tokens: i32::try_from(reported.cached_tokens).unwrap_or(i32::MAX),
+        reasoning_tokens: i32::try_from(reported.reasoning_tokens).unwrap_or(i32::MAX),
+        cost_credits: reported.cost,
+        is_free_model: answer.model.free,
+        processing_time_ms: since(&context.clock, book.began_at()),
+    }
+}

@@ -1,0 +1,183 @@
+//! The main job: a reply to a message.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::domain::{EventType, FailureCode};
+use shared::push::LogWriter;
+use shared::store::StoreResult;
+use shared::store::generations::{self, Claim};
+use shared::store::messages::{self, History, HistoryMessage};
+use tokio::sync::mpsc;
+
+use super::book::Book;
+use super::{attempt, count, events, finish, give_up, persist, put_back, unless_aborted};
+use crate::context::Context;
+use crate::prompt::{self, PromptInput, Turn};
+use crate::queue::{AbortReason, RunningJob};
+use crate::upstream::{self, Call, Outcome};
+
+/// Before another attempt when the history could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) {
+    let mut log = events::writer(context, claim);
+    announce(&mut log, claim);
+    let (history, ()) = tokio::join!(history(context, claim), log.flush());
+    let history = match history {
+        Ok(history) if !history.messages.is_empty() => history,
+        Ok(_) => {
+            return give_up(
+                context,
+                claim,
+                FailureCode::Internal,
+                "the message to answer is gone",
+            )
+            .await;
+        }
+        Err(error) => {
+            tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "history not read");
+            return put_back(
+                context,
+                claim,
+                READ_AGAIN,
+                true,
+                "the history could not be read",
+            )
+            .await;
+        }
+    };
+    let call = call(context, claim, history);
+    let (sender, notes) = mpsc::unbounded_channel();
+    let mut book = Book::new(context, claim, "completion", sender);
+    // The notes' writer ends when the book, and with it the sender, is closed.
+    let (outcome, ()) = tokio::join!(
+        async {
+            let running = upstream::run(&context.upstream, &claim.chain, &call, &mut book);
+            let outcome = unless_aborted(job, tokio::time::timeout(claim.time_left, running)).await;
+            book.close();
+            outcome
+        },
+        events::write(&mut log, notes, claim.stream),
+    );
+    match outcome {
+        Ok(Ok(Outcome::Completed(answer))) => {
+            finish::store(context, claim, &book, &answer, &log).await
+        }
+        Ok(Ok(Outcome::PutBack {
+            after,
+            reason,
+            detail,
+        })) => {
+            let data = json!({
+                "model": claim.chain.first().map(|model| &model.name),
+                "reason": reason.as_str(),
+                "next_model": claim.chain.first().map(|model| &model.name),
+                "delay_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+            });
+            log.write(EventType::Retrying, &data).await;
+            put_back(context, claim, after, true, &detail).await;
+        }
+        Ok(Ok(Outcome::Failed { code, detail, .. })) => {
+            give_up(context, claim, code, &detail).await
+        }
+        Ok(Err(_)) => {
+            book.book_dropped("deadline").await;
+            give_up(
+                context,
+                claim,
+                FailureCode::Expired,
+                "the deadline passed while the upstream answered",
+            )
+            .await;
+        }
+        Err(reason) => stopped(context, claim, &mut book, reason).await,
+    }
+}
+
+/// An earlier attempt may have shown text; whatever it was is void now.
+fn announce(log: &mut LogWriter, claim: &Claim) {
+    let model = claim.chain.first().map(|model| &model.name);
+    if claim.attempt > 1 {
+        let data =
+            json!({ "model": model, "reason": "new_attempt", "next_model": model, "delay_ms": 0 });
+        log.push(EventType::Retrying, &data);
+    }
+    log.push(
+        EventType::InProgress,
+        &json!({ "model": model, "attempt": attempt(claim) }),
+    );
+}
+
+async fn history(context: &Context, claim: &Claim) -> StoreResult<History> {
+    let Some(user_message_id) = claim.user_message_id else {
+        return Ok(History::default());
+    };
+    let mut tx = context.db.user(claim.user_id).await?;
+    let budget = i64::from(context.config.history_tokens);
+    messages::history(&mut tx, claim.conversation_id, user_message_id, budget).await
+}
+
+fn call(context: &Context, claim: &Claim, history: History) -> Call {
+    let models = &context.config.upstream.models;
+    let background = background(&history.context_data);
+    let turns: Vec<Turn> = history.messages.into_iter().map(turn).collect();
+    Call {
+        messages: prompt::build(&PromptInput {
+            context_type: claim.context_type,
+            background: background.as_deref(),
+            turns: &turns,
+            budget: context.config.history_tokens,
+            concise: claim.chain.first().is_some_and(|model| model.free),
+        }),
+        max_tokens: models.max_tokens,
+        temperature: models.temperature,
+        user: shared::crypto::user_alias(claim.user_id),
+        session_id: claim.conversation_id,
+        request_id: claim.request_id.clone(),
+        traceparent: claim.traceparent.clone(),
+    }
+}
+
+/// What the client stored for the prompt, if it stored anything.
+fn background(context_data: &serde_json::Value) -> Option<String> {
+    let empty = context_data
+        .as_object()
+        .is_none_or(serde_json::Map::is_empty);
+    (!empty).then(|| context_data.to_string())
+}
+
+fn turn(message: HistoryMessage) -> Turn {
+    Turn {
+        sender: message.sender_type,
+        content: message.content,
+        attachments: message.attachments,
+        tokens: message.token_count,
+        superseded: false,
+    }
+}
+
+/// The claim was lost or given back: the call is closed already, only the books remain.
+async fn stopped(context: &Context, claim: &Claim, book: &mut Book<'_>, reason: AbortReason) {
+    match reason {
+        AbortReason::Drained => {
+            count("drained");
+            book.book_dropped("drained").await;
+        }
+        AbortReason::Lost => {
+            count("lost");
+            book.book_dropped("stopped").await;
+            let partial = book.text_so_far();
+            let kept = persist::until_stored(claim, || async {
+                let mut tx = context.db.user(claim.user_id).await?;
+                let kept =
+                    generations::keep_partial(&mut tx, claim.id, claim.attempt, partial).await?;
+                tx.commit().await?;
+                Ok(kept)
+            });
+            if !partial.is_empty() {
+                kept.await;
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a worker does with a claim: one file per kind of job.
+//!
+//! A job never returns an error to its runner: whatever happens ends in a statement guarded by the
+//! claim's token, or in a lease that runs out.
+
+mod book;
+mod events;
+mod finish;
+mod generate;
+mod persist;
+mod title;
+
+use std::time::Duration;
+
+use shared::domain::{FailureCode, GenerationError, GenerationKind};
+use shared::push::Ended;
+use shared::store::generations::{self, Claim, Failed};
+
+use crate::context::Context;
+use crate::queue::{AbortReason, RunningJob};
+
+/// How long a kind of work that this version does not know waits for a newer worker.
+const FOR_A_NEWER_VERSION: Duration = Duration::from_secs(5);
+
+/// Does the work of a claim.
+pub async fn run(context: &Context, claim: &Claim) {
+    let job = context.running.start(claim.id, claim.token);
+    let pickup = (context.clock.now() - claim.queued_at)
+        .as_seconds_f64()
+        .max(0.0);
+    if claim.attempt == 1 {
+        metrics::histogram!(shared::metrics::PICKUP).record(pickup);
+    }
+    match claim.kind {
+        GenerationKind::Reply | GenerationKind::Regenerate => {
+            generate::run(context, claim, &job).await
+        }
+        GenerationKind::Title => title::run(context, claim, &job).await,
+        GenerationKind::Welcome | GenerationKind::Support => {
+            tracing::warn!(generation.id = %claim.id, kind = %claim.kind, "this version cannot make it");
+            put_back(
+                context,
+                claim,
+                FOR_A_NEWER_VERSION,
+                true,
+                "no worker of this version can make it",
+            )
+            .await;
+        }
+    }
+}
+
+/// Puts the claim back to be tried after `delay`; `forgive` leaves the attempt uncounted.
+async fn put_back(context: &Context, claim: &Claim, delay: Duration, forgive: bool, reason: &str) {
+    count("put_back");
+    let stored = persist::until_stored(claim, || async {
+        let mut tx = context.db.sweep().await?;
+        let done = generations::retry_later(&mut tx, claim.id, claim.token, delay, forgive, reason)
+            .await?;
+        tx.commit().await?;
+        Ok(done)
+    });
+    stored.await;
+}
+
+/// Ends the generation without a reply and tells everybody.
+pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode, detail: &str) {
+    let failed = persist::until_stored(claim, || async {
+        let mut tx = context.db.user(claim.user_id).await?;
+        let failed = generations::fail(&mut tx, claim.id, claim.token, code, detail).await?;
+        tx.commit().await?;
+        Ok(failed)
+    });
+    let Some(Failed::Stored(next)) = failed.await else {
+        count("fenced");
+        return;
+    };
+    count("failed");
+    metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => claim.kind.as_str()).increment(1);
+    tracing::warn!(generation.id = %claim.id, code = %code, detail, "generation failed");
+    let error = GenerationError::from(code);
+    let event = Ended::Failed {
+        error: Some(&error),
+    }
+    .event(
+        claim.id,
+        claim.conversation_id,
+        attempt(claim),
+        context.clock.now(),
+    );
+    let log = events::writer(context, claim);
+    if let Err(failure) = log
+        .end(&event, next.map(|next| (next.id, next.priority)))
+        .await
+    {
+        tracing::debug!(generation.id = %claim.id, %failure, "end not pushed");
+    }
+}
+
+/// Waits for whichever comes first: the work, or the order to stop it, which drops the work and so
+/// closes the upstream's connection.
+async fn unless_aborted<T>(
+    job: &RunningJob<'_>,
+    work: impl Future<Output = T>,
+) -> Result<T, AbortReason> {
+    tokio::select! {
+        done = work => Ok(done),
+        reason = job.aborted() => Err(reason),
+    }
+}
+
+fn attempt(claim: &Claim) -> u32 {
+    u32::try_from(claim.attempt).unwrap_or(1)
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!(shared::metrics::ATTEMPTS, "outcome" => outcome).increment(1);
+}

@@ -1,0 +1,145 @@
+//! A short title for a conversation, after its first reply.
+
+use shared::domain::{FailureCode, GenerationStatus, Message};
+use shared::id;
+use shared::push::{Ended, publish};
+use shared::store::generations::{self, Claim, TitleFinished};
+use shared::store::{StoreResult, messages};
+use tokio::sync::mpsc;
+
+use super::book::Book;
+use super::{attempt, count, events, finish, give_up, persist, put_back, unless_aborted};
+use crate::context::Context;
+use crate::prompt::{self, Turn};
+use crate::queue::RunningJob;
+use crate::upstream::{self, Answer, Call, Outcome};
+
+/// Messages that a title is made from.
+const MESSAGES: i64 = 4;
+
+pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) {
+    let call = match call(context, claim).await {
+        Ok(Some(call)) => call,
+        Ok(None) => {
+            return give_up(
+                context,
+                claim,
+                FailureCode::Internal,
+                "nothing to make a title from",
+            )
+            .await;
+        }
+        Err(error) => {
+            tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "messages not read");
+            let again = std::time::Duration::from_secs(1);
+            return put_back(
+                context,
+                claim,
+                again,
+                true,
+                "the messages could not be read",
+            )
+            .await;
+        }
+    };
+    // Nobody follows a title as it is written.
+    let (sender, _) = mpsc::unbounded_channel();
+    let mut book = Book::new(context, claim, "title", sender);
+    let running = upstream::run(&context.upstream, &claim.chain, &call, &mut book);
+    let outcome = unless_aborted(job, tokio::time::timeout(claim.time_left, running)).await;
+    match outcome {
+        Ok(Ok(Outcome::Completed(answer))) => store(context, claim, &book, &answer).await,
+        Ok(Ok(Outcome::PutBack { after, detail, .. })) => {
+            put_back(context, claim, after, true, &detail).await
+        }
+        Ok(Ok(Outcome::Failed { code, detail, .. })) => {
+            give_up(context, claim, code, &detail).await
+        }
+        Ok(Err(_)) => {
+            book.book_dropped("deadline").await;
+            give_up(
+                context,
+                claim,
+                FailureCode::Expired,
+                "the deadline passed while the upstream answered",
+            )
+            .await;
+        }
+        Err(_) => {
+            count("lost");
+            book.book_dropped("stopped").await;
+        }
+    }
+}
+
+async fn call(context: &Context, claim: &Claim) -> StoreResult<Option<Call>> {
+    let mut tx = context.db.user(claim.user_id).await?;
+    let start = messages::Cursor::After(claim.conversation_id);
+    let (first, _) = messages::list(&mut tx, claim.conversation_id, start, MESSAGES).await?;
+    drop(tx);
+    if first.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Call {
+        messages: prompt::build_title(&first.into_iter().map(turn).collect::<Vec<_>>()),
+        max_tokens: prompt::TITLE_MAX_TOKENS,
+        temperature: 0.3,
+        user: shared::crypto::user_alias(claim.user_id),
+        session_id: claim.conversation_id,
+        request_id: claim.request_id.clone(),
+        traceparent: claim.traceparent.clone(),
+    }))
+}
+
+fn turn(message: Message) -> Turn {
+    Turn {
+        sender: message.sender_type,
+        tokens: shared::domain::estimate_tokens(&message.content),
+        content: message.content,
+        attachments: message.attachments,
+        superseded: message.superseded_by.is_some(),
+    }
+}
+
+async fn store(context: &Context, claim: &Claim, book: &Book<'_>, answer: &Answer) {
+    let usage = finish::usage(context, book, answer);
+    let title = prompt::clean_title(&answer.text);
+    let usage_id = id::new(context.clock.now());
+    let finished = persist::until_stored(claim, || async {
+        let mut tx = context.db.user(claim.user_id).await?;
+        let finished = generations::finish_title(
+            &mut tx,
+            claim.id,
+            claim.token,
+            usage_id,
+            &usage,
+            title.as_deref(),
+        )
+        .await?;
+        book.book_answer(&mut tx, matches!(finished, TitleFinished::Fenced))
+            .await?;
+        tx.commit().await?;
+        Ok(finished)
+    });
+    let Some(TitleFinished::Stored(conversation)) = finished.await else {
+        count("fenced");
+        return;
+    };
+    count("completed");
+    let now = context.clock.now();
+    if let Some(conversation) = conversation {
+        let event = shared::domain::Event::conversation_updated(&conversation, now);
+        if let Err(failure) = publish(&context.redis, claim.user_id, &event).await {
+            tracing::debug!(generation.id = %claim.id, %failure, "title not pushed");
+        }
+    }
+    let ended = Ended::Completed {
+        status: GenerationStatus::Completed,
+        message: None,
+        usage: Some(&usage),
+    };
+    let event = ended.event(claim.id, claim.conversation_id, attempt(claim), now);
+    if let Err(failure) = events::writer(context, claim).end(&event, None).await {
+        tracing::debug!(generation.id = %claim.id, %failure, "end not pushed");
+    }
+}

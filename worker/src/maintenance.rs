@@ -1,0 +1,44 @@
+//! The slow clocks: partitions ahead of time, expiry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::store::{StoreResult, maintenance};
+
+use crate::context::Context;
+
+/// Keys removed in one pass.
+const BATCH: i64 = 5_000;
+
+/// Maintains for ever, now and then every ten minutes; one worker at a time.
+pub async fn maintain(context: Arc<Context>) {
+    loop {
+        match pass(&context).await {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!("another worker maintains"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "maintenance failed"
+            ),
+        }
+        tokio::time::sleep(Duration::from_mins(10)).await;
+    }
+}
+
+/// One pass; false when another worker is at it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn pass(context: &Context) -> StoreResult<bool> {
+    let mut tx = context.db.sweep().await?;
+    if !maintenance::try_lock(&mut tx, "maintain").await? {
+        return Ok(false);
+    }
+    let partitions = maintenance::ensure_partitions(&mut tx).await?;
+    let expired = maintenance::expire_idempotency_keys(&mut tx, BATCH).await?;
+    tx.commit().await?;
+    if partitions > 0 || expired > 0 {
+        tracing::info!(partitions, expired_keys = expired, "maintained");
+    }
+    Ok(true)
+}

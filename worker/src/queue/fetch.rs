@@ -1,0 +1,174 @@
+//! The fetcher: waits for ids, claims them, and hands on what it got.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use shared::queue::Waiter;
+use shared::store::StoreResult;
+use shared::store::generations::{self, Claim};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::Job;
+use crate::context::Context;
+
+/// Ids claimed at a time; more would make one statement long without making it cheaper per row.
+const BATCH: usize = 128;
+/// How often the table is asked while Redis is away.
+const WITHOUT_REDIS: Duration = Duration::from_millis(250);
+
+/// Claims work for as long as the worker takes any.
+#[derive(Debug)]
+pub struct Fetcher {
+    context: Arc<Context>,
+    places: Arc<Semaphore>,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Fetcher {
+    /// A fetcher and the receiving end for the backend.
+    #[must_use]
+    pub fn new(context: Arc<Context>) -> (Self, mpsc::Receiver<Job>) {
+        let places = Arc::new(Semaphore::new(context.config.queue.concurrency as usize));
+        // A claim takes a place before it is made, so the channel never holds more than a batch.
+        let (jobs, receiver) = mpsc::channel(BATCH);
+        (
+            Self {
+                context,
+                places,
+                jobs,
+            },
+            receiver,
+        )
+    }
+
+    /// Fetches until `stopping`. Ids that were popped but not claimed when something failed are
+    /// found again in the table.
+    pub async fn run(self, stopping: CancellationToken) {
+        let mut waiter = Waiter::new(self.context.redis.clone(), self.context.config.queue.block);
+        let mut failures = 0_u32;
+        loop {
+            let Some(places) = stopping.run_until_cancelled(self.free_places()).await else {
+                return;
+            };
+            let Some(fetched) = stopping
+                .run_until_cancelled(self.wait(&mut waiter, places.num_permits()))
+                .await
+            else {
+                return;
+            };
+            // A claim is never interrupted: what it took must be handed on or its lease must run out.
+            let claims = match fetched {
+                Fetched::Ids(ids) => self.claim(Take::Ids(&ids)).await,
+                Fetched::Nothing => self.claim(Take::Ready(places.num_permits())).await,
+            };
+            match claims {
+                Ok(claims) => {
+                    failures = 0;
+                    if self.hand_on(claims, places).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    if failures == 1 {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "claiming nothing: the database is away"
+                        );
+                    }
+                    let pause = back_off(failures);
+                    if stopping
+                        .run_until_cancelled(tokio::time::sleep(pause))
+                        .await
+                        .is_none()
+                    {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a free place, then takes as many as there are, up to a batch.
+    async fn free_places(&self) -> OwnedSemaphorePermit {
+        loop {
+            let Ok(mut places) = Arc::clone(&self.places).acquire_owned().await else {
+                // The semaphore is never closed.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let more = self.places.available_permits().min(BATCH - 1);
+            if let Ok(more) =
+                Arc::clone(&self.places).try_acquire_many_owned(u32::try_from(more).unwrap_or(0))
+            {
+                places.merge(more);
+            }
+            return places;
+        }
+    }
+
+    async fn wait(&self, waiter: &mut Waiter, count: usize) -> Fetched {
+        match waiter.wait(count).await {
+            Ok(ids) if ids.is_empty() => Fetched::Nothing,
+            Ok(ids) => Fetched::Ids(ids),
+            Err(failure) => {
+                tracing::debug!(%failure, "no hints; asking the table");
+                tokio::time::sleep(WITHOUT_REDIS).await;
+                Fetched::Nothing
+            }
+        }
+    }
+
+    async fn claim(&self, what: Take<'_>) -> StoreResult<Vec<Claim>> {
+        let Context {
+            db,
+            worker_id,
+            config,
+            ..
+        } = &*self.context;
+        let lease = config.queue.lease;
+        let mut tx = db.sweep_async().await?;
+        let claims = match what {
+            Take::Ids(ids) => generations::claim(&mut tx, ids, worker_id, lease).await?,
+            Take::Ready(count) => {
+                let limit = i64::try_from(count).unwrap_or(1);
+                generations::claim_ready(&mut tx, limit, worker_id, lease).await?
+            }
+        };
+        tx.commit().await?;
+        Ok(claims)
+    }
+
+    /// Each claim gets one of the places; the rest are free again.
+    async fn hand_on(
+        &self,
+        claims: Vec<Claim>,
+        mut places: OwnedSemaphorePermit,
+    ) -> Result<(), ()> {
+        for claim in claims {
+            let Some(permit) = places.split(1) else {
+                return Ok(());
+            };
+            self.jobs.send(Job { claim, permit }).await.map_err(drop)?;
+        }
+        Ok(())
+    }
+}
+
+enum Fetched {
+    Ids(Vec<uuid::Uuid>),
+    Nothing,
+}
+
+enum Take<'a> {
+    Ids(&'a [uuid::Uuid]),
+    Ready(usize),
+}
+
+/// Full jitter between 50 ms and 2 s, so that a fleet does not return all at once.
+fn back_off(failures: u32) -> Duration {
+    let most = 100_u64.saturating_mul(1 << failures.min(5)).min(2_000);
+    Duration::from_millis(rand::rng().random_range(50..=most))
+}

@@ -1,0 +1,134 @@
+//! Drives one generation over its chain of models.
+
+use std::time::Instant;
+
+use super::client::{Attempt, CallEnd};
+use super::error::CallError;
+use super::keys::{Key, Refusal};
+use super::policy::{Plan, Step};
+use super::{Call, ChatMessage, Client, ErrorClass, Model, Outcome, Progress, shorten};
+
+/// Makes one reply: calls the models of `chain` in order, each as often as the table allows, until
+/// one answers, the upstream asks for a long wait, or nothing is left.
+///
+/// Dropping the future closes the connection of the running call. [`Progress::call_ended`] is not
+/// said for that call; its cost is unknown until the upstream is asked for it.
+pub async fn run<P: Progress>(
+    client: &Client,
+    chain: &[Model],
+    call: &Call,
+    progress: &mut P,
+) -> Outcome {
+    let mut plan = Plan::new(chain);
+    let mut shortened: Option<Vec<ChatMessage>> = None;
+    while let Some(model) = plan.model() {
+        let messages = shortened.as_deref().unwrap_or(call.messages.as_slice());
+        let error = match client.keys.choose(model.free, Instant::now()) {
+            None => no_key(client),
+            Some(key) => {
+                progress.calling(model, key.label()).await;
+                let attempt = Attempt {
+                    model,
+                    key,
+                    call,
+                    messages,
+                };
+                let CallEnd { record, result } = Box::pin(client.call(&attempt, progress)).await;
+                log(&record);
+                progress.call_ended(record).await;
+                match result {
+                    Ok(answer) => return Outcome::Completed(answer),
+                    Err(error) => {
+                        bench(key, model, &error);
+                        error
+                    }
+                }
+            }
+        };
+        let reason = error.class;
+        let detail = || format!("{} gave {reason}: {}", model.name, error.detail);
+        let shorter = (reason == ErrorClass::ContextLength)
+            .then(|| shorten(messages))
+            .flatten();
+        let has_key = |model: &Model| client.keys.choose(model.free, Instant::now()).is_some();
+        match plan.after(&error, has_key, shorter.is_some()) {
+            Step::Call {
+                at,
+                delay,
+                shorter: cut,
+            } => {
+                // Another model may have a larger window, so it gets the whole prompt.
+                shortened = shorter.filter(|_| cut);
+                let next = chain.get(at).unwrap_or(model);
+                progress.retrying(model, reason, next, delay).await;
+                tokio::time::sleep(delay).await;
+            }
+            Step::PutBack(after) => {
+                return Outcome::PutBack {
+                    after,
+                    reason,
+                    detail: detail(),
+                };
+            }
+            Step::GiveUp(code) => {
+                return Outcome::Failed {
+                    code,
+                    reason,
+                    detail: detail(),
+                };
+            }
+        }
+    }
+    // The API never accepts a message without a model; a row without one is our bug.
+    Outcome::Failed {
+        code: shared::domain::FailureCode::Internal,
+        reason: ErrorClass::InvalidRequest,
+        detail: "the generation has no model".to_owned(),
+    }
+}
+
+/// Every key rests that could pay for the model.
+fn no_key(client: &Client) -> CallError {
+    let for_free_models = client.keys.choose(true, Instant::now());
+    let class = if for_free_models.is_some() {
+        ErrorClass::PaymentRequired
+    } else {
+        ErrorClass::KeyRefused
+    };
+    CallError::of(class, "every API key was refused lately")
+}
+
+/// Lets a refused key rest. One without credit may still serve free models, unless it was refused
+/// for one of those: a negative balance blocks them too.
+fn bench(key: &Key, model: &Model, error: &CallError) {
+    let refusal = match error.class {
+        ErrorClass::KeyRefused => Refusal::All,
+        ErrorClass::PaymentRequired if model.free => Refusal::All,
+        ErrorClass::PaymentRequired => Refusal::Paid,
+        _ => return,
+    };
+    key.bench(refusal, Instant::now());
+}
+
+fn log(record: &super::CallRecord) {
+    let took_ms = (record.finished_at - record.started_at).whole_milliseconds();
+    match record.error {
+        None => tracing::debug!(
+            upstream.model = %record.model.name,
+            upstream.id = record.upstream_id.as_deref(),
+            upstream.key = %record.key_label,
+            took_ms,
+            "upstream call answered"
+        ),
+        Some(class) => tracing::warn!(
+            upstream.model = %record.model.name,
+            upstream.id = record.upstream_id.as_deref(),
+            upstream.key = %record.key_label,
+            upstream.status = record.http_status,
+            error.class = %class,
+            error.detail = record.detail.as_deref(),
+            took_ms,
+            "upstream call failed"
+        ),
+    }
+}

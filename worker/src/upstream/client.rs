@@ -1,0 +1,415 @@
+//! One call of one model: the request, the stream, the record.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Response, Url};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use shared::clock::Clock;
+use time::OffsetDateTime;
+
+use super::error::{CallError, Signal};
+use super::hints::Hints;
+use super::keys::{Key, Keys};
+use super::sse::{self, SseError};
+use super::stream::{Ending, Gain, Reply, clean};
+use super::watch::Watch;
+use super::{
+    Answer, Call, CallRecord, ChatMessage, ErrorClass, Model, Progress, UpstreamConfig, request,
+};
+
+/// The longest body that is read when the answer is not a stream, in bytes.
+const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long the end of the body may lag behind the last event before the connection is given up
+/// instead of kept for the next call.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// The HTTP client could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to set up the upstream client")]
+pub struct BuildError(#[from] reqwest::Error);
+
+/// The upstream as this process uses it; one for all generations.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoint: Url,
+    headers: HeaderMap,
+    config: UpstreamConfig,
+    pub(super) keys: Keys,
+    clock: Clock,
+}
+
+/// What one call is made of.
+pub(super) struct Attempt<'a> {
+    pub(super) model: &'a Model,
+    pub(super) key: &'a Key,
+    pub(super) call: &'a Call,
+    pub(super) messages: &'a [ChatMessage],
+}
+
+/// How one call ended.
+pub(super) struct CallEnd {
+    pub(super) record: CallRecord,
+    pub(super) result: Result<Answer, CallError>,
+}
+
+impl Client {
+    /// Sets up the connections; none is opened yet.
+    ///
+    /// HTTP/1.1 only: with HTTP/2 all generations of the process would share one connection, and
+    /// beyond the server's limit of streams they would wait behind one another unnoticed. One
+    /// connection each also makes closing it mean exactly one cancelled call.
+    ///
+    /// # Errors
+    /// When the machine's trusted certificates cannot be read for an https upstream.
+    pub fn new(config: UpstreamConfig, clock: Clock) -> Result<Self, BuildError> {
+        // Fails when another part of the process chose a provider already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .http1_only()
+            .connect_timeout(config.timeouts.connect)
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .user_agent(concat!("balas/", env!("CARGO_PKG_VERSION")));
+        if config.base_url.scheme() == "http" {
+            // Redirects are not followed, so no certificate is ever looked at.
+            builder = builder.tls_certs_only([]);
+        }
+        let mut endpoint = config.base_url.clone();
+        endpoint.set_path(&format!(
+            "{}/chat/completions",
+            endpoint.path().trim_end_matches('/')
+        ));
+        Ok(Self {
+            http: builder.build()?,
+            endpoint,
+            headers: fixed_headers(&config),
+            keys: Keys::new(config.keys.iter().cloned()),
+            config,
+            clock,
+        })
+    }
+
+    /// What this client was set up with.
+    #[must_use]
+    pub fn config(&self) -> &UpstreamConfig {
+        &self.config
+    }
+
+    /// Calls one model once. Dropping the future closes the connection.
+    pub(super) async fn call<P: Progress>(
+        &self,
+        attempt: &Attempt<'_>,
+        progress: &mut P,
+    ) -> CallEnd {
+        let mut trace = Trace {
+            started_at: self.clock.now(),
+            http_status: None,
+            first_token_at: None,
+        };
+        let mut reply = Reply::default();
+        let ending = self
+            .exchange(attempt, &mut trace, &mut reply, progress)
+            .await;
+        let ending = ending.and_then(|()| reply.ending());
+        let usage = reply.usage(attempt.model.free);
+        let record = CallRecord {
+            model: attempt.model.clone(),
+            model_served: reply.model_served.clone(),
+            key_label: attempt.key.label().to_owned(),
+            upstream_id: reply.upstream_id.clone(),
+            http_status: trace.http_status,
+            error: ending.as_ref().err().map(|error| error.class),
+            detail: ending.as_ref().err().map(|error| error.detail.clone()),
+            finish_reason: reply.finish_reason.clone(),
+            wasted: ending.is_err() && trace.http_status == Some(200),
+            usage: usage.clone(),
+            started_at: trace.started_at,
+            first_token_at: trace.first_token_at,
+            finished_at: self.clock.now(),
+        };
+        let result = ending.map(|ending| Answer {
+            incomplete: ending == Ending::Cut,
+            finish_reason: reply.finish_reason.unwrap_or_else(|| "length".to_owned()),
+            model: attempt.model.clone(),
+            model_served: reply
+                .model_served
+                .unwrap_or_else(|| attempt.model.name.clone()),
+            upstream_id: reply.upstream_id,
+            usage,
+            first_token_at: trace.first_token_at,
+            text: reply.text,
+        });
+        CallEnd { record, result }
+    }
+
+    async fn exchange<P: Progress>(
+        &self,
+        attempt: &Attempt<'_>,
+        trace: &mut Trace,
+        reply: &mut Reply,
+        progress: &mut P,
+    ) -> Result<(), CallError> {
+        let mut watch = Watch::start(self.config.timeouts);
+        let body = request::body(
+            &self.config,
+            attempt.call,
+            attempt.messages,
+            &attempt.model.name,
+        );
+        let hash = payload_hash(&body);
+        let request = self
+            .http
+            .post(self.endpoint.clone())
+            .headers(self.headers_of(attempt))
+            .body(body);
+        let response = watch
+            .wait(progress, request.send())
+            .await?
+            .map_err(|error| transport(&error))?;
+        let status = response.status().as_u16();
+        trace.http_status = Some(status);
+        reply.upstream_id = header_text(&response, "x-generation-id");
+        if status != 200 {
+            return Err(self.refusal(response, &mut watch, progress, &hash).await);
+        }
+        if let Some(id) = &reply.upstream_id {
+            progress.accepted(id).await;
+        }
+        let streamed = response.headers().get(CONTENT_TYPE).is_none_or(|kind| {
+            kind.to_str().is_ok_and(|kind| {
+                kind.trim_start()
+                    .to_ascii_lowercase()
+                    .starts_with("text/event-stream")
+            })
+        });
+        let mut intake = Intake {
+            reply,
+            trace,
+            progress,
+            clock: &self.clock,
+            announced: false,
+        };
+        intake.announced = intake.reply.upstream_id.is_some();
+        if streamed {
+            intake.stream(response, &mut watch).await
+        } else {
+            let body = read_body(response, &mut watch, intake.progress).await?;
+            let body = String::from_utf8(body)
+                .map_err(|_| CallError::of(ErrorClass::Malformed, "the answer is not UTF-8"))?;
+            intake.absorb(&body, &mut watch).await
+        }
+    }
+
+    /// Reads what an HTTP error says.
+    async fn refusal<P: Progress>(
+        &self,
+        response: Response,
+        watch: &mut Watch,
+        progress: &mut P,
+        payload_hash: &str,
+    ) -> CallError {
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        if !response.status().is_client_error() && !response.status().is_server_error() {
+            return CallError::of(ErrorClass::Malformed, format!("upstream answered {status}"));
+        }
+        // The status alone is enough where the body does not come or is no JSON.
+        let body = read_body(response, watch, progress)
+            .await
+            .unwrap_or_default();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let error = body
+            .get("error")
+            .filter(|error| !error.is_null())
+            .unwrap_or(&body);
+        let hints = Hints::read(Some(&headers), error, self.clock.now());
+        let mut error = CallError::from(Signal::read(Some(status), error, hints));
+        if error.class == ErrorClass::InvalidRequest {
+            // Enough to tell whether one payload or every payload is refused.
+            error
+                .detail
+                .push_str(&format!(" (payload sha256 {payload_hash})"));
+        }
+        error
+    }
+
+    fn headers_of(&self, attempt: &Attempt<'_>) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if let Some(mut value) = attempt
+            .key
+            .secret()
+            .and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok())
+        {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        for (name, value) in [
+            ("x-request-id", &attempt.call.request_id),
+            ("traceparent", &attempt.call.traceparent),
+        ] {
+            if let Some(value) = value
+                .as_ref()
+                .and_then(|value| HeaderValue::try_from(value).ok())
+            {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        headers
+    }
+}
+
+/// What is noted while a call runs.
+struct Trace {
+    started_at: OffsetDateTime,
+    http_status: Option<u16>,
+    first_token_at: Option<OffsetDateTime>,
+}
+
+/// Takes in what comes and passes it on.
+struct Intake<'a, P> {
+    reply: &'a mut Reply,
+    trace: &'a mut Trace,
+    progress: &'a mut P,
+    clock: &'a Clock,
+    announced: bool,
+}
+
+impl<P: Progress> Intake<'_, P> {
+    async fn stream(&mut self, response: Response, watch: &mut Watch) -> Result<(), CallError> {
+        let mut events = pin!(sse::events(response.bytes_stream(), watch.pulse()));
+        loop {
+            let event = match watch.wait(self.progress, events.next()).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(None) => return Ok(()),
+                // The reply is whole; only its usage got lost, and that is asked for later.
+                Ok(Some(Err(_))) | Err(_) if self.reply.finish_reason.is_some() => return Ok(()),
+                Ok(Some(Err(SseError::Transport(error)))) => {
+                    return Err(CallError::of(ErrorClass::Connection, error));
+                }
+                Ok(Some(Err(SseError::Malformed(what)))) => {
+                    return Err(CallError::of(ErrorClass::Malformed, what));
+                }
+                Err(timeout) => return Err(timeout),
+            };
+            match event.data.trim() {
+                "" => {}
+                "[DONE]" => {
+                    // Reading to the very end lets the next call reuse the connection.
+                    let _ = tokio::time::timeout(LINGER, events.next()).await;
+                    return Ok(());
+                }
+                data => self.absorb(data, watch).await?,
+            }
+            if self.reply.cut {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn absorb(&mut self, data: &str, watch: &mut Watch) -> Result<(), CallError> {
+        let gain: Gain = self.reply.absorb(data, self.clock.now())?;
+        if !self.announced
+            && let Some(id) = &self.reply.upstream_id
+        {
+            self.announced = true;
+            self.progress.accepted(id).await;
+        }
+        if gain.token {
+            watch.token();
+        }
+        let piece = &self.reply.text[gain.text];
+        if !piece.is_empty() {
+            self.trace
+                .first_token_at
+                .get_or_insert_with(|| self.clock.now());
+            self.progress.text(piece).await;
+            watch.text();
+        }
+        if self.reply.finish_reason.is_some() {
+            watch.finished();
+        }
+        Ok(())
+    }
+}
+
+/// Reads a whole body that is not a stream of events.
+async fn read_body<P: Progress>(
+    mut response: Response,
+    watch: &mut Watch,
+    progress: &mut P,
+) -> Result<Vec<u8>, CallError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = watch
+        .wait(progress, response.chunk())
+        .await?
+        .map_err(|error| transport(&error))?
+    {
+        if body.len() + chunk.len() > MAX_BODY_BYTES {
+            return Err(CallError::of(
+                ErrorClass::Malformed,
+                "the answer is too long",
+            ));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn fixed_headers(config: &UpstreamConfig) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    for (name, value) in [
+        ("http-referer", &config.referer),
+        ("x-title", &config.title),
+    ] {
+        if let Some(value) = value {
+            headers.insert(HeaderName::from_static(name), value.clone());
+        }
+    }
+    headers
+}
+
+fn header_text(response: &Response, name: &str) -> Option<String> {
+    let text = response.headers().get(name)?.to_str().ok()?;
+    Some(clean(text)).filter(|text| !text.is_empty())
+}
+
+fn payload_hash(body: &[u8]) -> String {
+    Sha256::digest(body)
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// An error of the connection, with its causes: reqwest's own text hides them.
+fn transport(error: &reqwest::Error) -> CallError {
+    let mut detail = if error.is_connect() {
+        "failed to connect"
+    } else {
+        "the connection broke"
+    }
+    .to_owned();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        detail.push_str(": ");
+        detail.push_str(&error.to_string());
+        cause = error.source();
+    }
+    CallError::of(ErrorClass::Connection, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_payload_has_a_short_stable_name() {
+        assert_eq!(super::payload_hash(b"{}"), "44136fa355b3678a");
+    }
+}
