@@ -349,6 +349,7 @@ export class App {
       thread.id = conversation.id;
       thread.conversation = conversation;
       history.replaceState(null, "", `#c=${conversation.id}`);
+      this.side.toTop();
     }
     this.draw();
   }
@@ -476,12 +477,19 @@ export class App {
     const before = thread.ratings.get(message.id);
     thread.ratings.set(message.id, rating);
     this.draw();
+    // The last rating counts, so they leave in the order they were given.
+    const turn = this.rated;
+    let leave;
+    this.rated = new Promise((resolve) => (leave = resolve));
+    await turn;
     try {
       await this.api.post(`/conversations/${thread.id}/messages/${message.id}/feedback`, { rating });
     } catch (error) {
       thread.ratings.set(message.id, before);
       toast(`The rating was not stored: ${error.message}.`);
       this.draw();
+    } finally {
+      leave();
     }
   }
 

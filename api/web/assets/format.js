@@ -1,6 +1,7 @@
 // How times, models and amounts are written.
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const weekday = new Intl.DateTimeFormat(undefined, { weekday: "short" });
 const dayAndMonth = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const withYear = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
@@ -17,7 +18,9 @@ export function daysAgo(at) {
 
 export function shortTime(at) {
   const date = new Date(at);
-  if (daysAgo(at) < 1) return clock.format(date);
+  const days = daysAgo(at);
+  if (days < 2) return clock.format(date);
+  if (days < 7) return weekday.format(date);
   return (date.getFullYear() === new Date().getFullYear() ? dayAndMonth : withYear).format(date);
 }
 

@@ -40,8 +40,12 @@ export class Sidebar {
       $("open-side").focus();
     };
     $("shade").addEventListener("click", this.closeDrawer);
-    $("side").addEventListener("keydown", (event) => event.key === "Escape" && this.closeDrawer());
+    document.addEventListener("keydown", (event) => event.key === "Escape" && $("menu").hidden && this.closeDrawer());
     matchMedia("(min-width: 56rem)").addEventListener("change", () => set(false));
+  }
+
+  toTop() {
+    $("list").parentElement.scrollTop = 0;
   }
 
   render(state) {
@@ -97,7 +101,7 @@ export class Sidebar {
     }
     const mark = state.running.has(id) ? "running" : state.unread.has(id) ? "unread" : "";
     if (item.dataset.mark !== mark) item.dataset.mark = mark;
-    setText(item.when, mark === "running" ? "writing" : mark === "unread" ? "new" : format.shortTime(lastActivity(conversation)));
+    setText(item.when, mark === "running" ? "replying" : mark === "unread" ? "new" : format.shortTime(lastActivity(conversation)));
     if (state.thread.id === id) item.link.setAttribute("aria-current", "page");
     else item.link.removeAttribute("aria-current");
   }

@@ -20,6 +20,7 @@ export class ReplyText {
     this.settled = 0;
     this.shown = 0;
     this.plain = null;
+    this.drawn = "";
     this.done.replaceChildren();
     this.tail.replaceChildren();
   }
@@ -29,8 +30,11 @@ export class ReplyText {
     this.node.classList.remove("streaming");
     if (this.source === text) return;
     this.source = text;
-    this.reset(0);
-    renderMarkdown(text, this.done);
+    // What was drawn while it was written stays as it is, and with it whatever a person has selected.
+    if (!this.drawn || !text.startsWith(this.drawn)) this.reset(0);
+    renderMarkdown(text.slice(this.settled), this.done);
+    this.tail.replaceChildren();
+    this.drawn = "";
   }
 
   /** Shows the text so far. */
@@ -52,6 +56,7 @@ export class ReplyText {
       this.tail.replaceChildren(...fresh.childNodes);
     }
     this.shown = text.length;
+    this.drawn = text;
   }
 
   appendPlain(text) {

@@ -1,6 +1,6 @@
 // The open conversation: its turns, the scrolling, the composer's state.
 
-import { h, iconButton, patch, reconcile, setText } from "./dom.js";
+import { h, icon, iconButton, patch, reconcile, setText } from "./dom.js";
 import * as format from "./format.js";
 import { ReplyView } from "./reply.js";
 import { headOf, selectedReply, turnsOf } from "./store.js";
@@ -89,6 +89,7 @@ export class ThreadView {
     follow.observe($("content"));
     new IntersectionObserver(([entry]) => entry.isIntersecting && actions.loadOlder(), { root: scroller, rootMargin: "600px 0px 0px" }).observe($("older"));
     $("older").addEventListener("click", () => actions.loadOlder());
+    $("latest").append(icon("latest"));
     $("latest").addEventListener("click", () => this.follow());
     $("head-actions").append(this.more = iconButton("more", "Actions for this conversation", () => actions.menu(this.more, this.shown?.conversation), { "aria-haspopup": "menu", "data-testid": "conversation-actions" }));
     $("empty").append(
