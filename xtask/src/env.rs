@@ -10,6 +10,10 @@ pub(crate) struct Env(BTreeMap<String, String>);
 
 impl Env {
     /// Reads the process environment; what is not UTF-8 cannot be one of our settings and is left out.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one home of the environment in this tool"
+    )]
     pub(crate) fn read() -> Self {
         Self(
             std::env::vars_os()

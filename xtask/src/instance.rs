@@ -29,8 +29,10 @@ pub(crate) struct Instance {
     pub(crate) dir: PathBuf,
     /// Its name, also the prefix of its log files.
     pub(crate) name: String,
-    /// Whether the data survives a power cut (fsync on) and the end of the run.
-    pub(crate) lasting: bool,
+    /// Whether the data is to survive a power cut: fsync on.
+    pub(crate) durable: bool,
+    /// Whether the data is to survive the end of the run.
+    pub(crate) kept: bool,
     /// The children of the run.
     pub(crate) ledger: Ledger,
     /// Held for as long as the instance is in use; the kernel frees it however we end.
@@ -40,7 +42,7 @@ pub(crate) struct Instance {
 impl Instance {
     /// Takes the lasting instance, or says who has it.
     pub(crate) fn lasting(project: &Project, home: &ServersHome) -> anyhow::Result<Self> {
-        match Self::take(project, home, LASTING, true)? {
+        match Self::take(project, home, LASTING)? {
             Ok(instance) => Ok(instance),
             Err(holder) => bail!(
                 "`cargo xtask up` or `services` already runs in this checkout ({holder}): stop it first"
@@ -53,11 +55,14 @@ impl Instance {
         project: &Project,
         home: &ServersHome,
         kind: &str,
+        durable: bool,
     ) -> anyhow::Result<Self> {
         sweep_abandoned(project, home);
         for slot in 1..=PASSING_SLOTS {
-            match Self::take(project, home, &format!("{kind}-{slot}"), false)? {
-                Ok(instance) => {
+            match Self::take(project, home, &format!("{kind}-{slot}"))? {
+                Ok(mut instance) => {
+                    instance.durable = durable;
+                    instance.kept = false;
                     instance.wipe()?;
                     make_dir(&instance.dir, 0o755)?;
                     return Ok(instance);
@@ -75,7 +80,6 @@ impl Instance {
         project: &Project,
         home: &ServersHome,
         name: &str,
-        lasting: bool,
     ) -> anyhow::Result<Result<Self, String>> {
         let lock = match lock(&project.run_file(&format!("{name}.lock")))? {
             Ok(lock) => lock,
@@ -94,7 +98,8 @@ impl Instance {
         Ok(Ok(Self {
             dir,
             name: name.to_owned(),
-            lasting,
+            durable: true,
+            kept: true,
             ledger,
             _lock: lock,
         }))
@@ -111,7 +116,7 @@ impl Drop for Instance {
         // The servers are fields declared before the instance wherever both are held, so they have
         // stopped by now; the sweep is for the case that one could not even be stopped.
         self.ledger.sweep();
-        if !self.lasting
+        if !self.kept
             && let Err(error) = self.wipe()
         {
             ui::note(&format!("{error:#}"));
@@ -218,8 +223,8 @@ mod tests {
         let (project, home) = project(root.path());
         let leftover = home.dir.join("test-1/old");
         fs::create_dir_all(&leftover).unwrap();
-        let first = Instance::passing(&project, &home, "test").unwrap();
-        let second = Instance::passing(&project, &home, "test").unwrap();
+        let first = Instance::passing(&project, &home, "test", false).unwrap();
+        let second = Instance::passing(&project, &home, "test", false).unwrap();
         assert_ne!(first.dir, second.dir);
         assert!(!leftover.exists());
         let dir = first.dir.clone();

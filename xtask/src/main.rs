@@ -60,6 +60,10 @@ enum Action {
         /// Start a private RabbitMQ as well
         #[arg(long)]
         rabbitmq: bool,
+        /// Run this command against a fresh stack instead of waiting for Ctrl-C, then stop and delete
+        /// the data. It finds BALAS_URL, BALAS_TOKEN and the variables of the processes
+        #[arg(last = true)]
+        command: Vec<String>,
     },
     /// Start only the private servers and print their URLs
     Services {
@@ -126,6 +130,7 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             workers,
             release,
             rabbitmq,
+            command,
         } => {
             let profile = if release {
                 Profile::Release
@@ -136,10 +141,19 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
                 workers,
                 profile,
                 rabbitmq,
+                command,
             };
-            until_stopped(up::run(&project, options))
+            let lent = !options.command.is_empty();
+            let outcome = up::run(&project, &options);
+            if lent {
+                outcome
+            } else {
+                until_stopped(outcome)
+            }
         }
-        Action::Services { rabbitmq } => until_stopped(services::run(&project, rabbitmq)),
+        Action::Services { rabbitmq } => {
+            until_stopped(services::run(&project, rabbitmq).map(|()| ExitCode::SUCCESS))
+        }
         Action::Test { args } => test::run(&project, &args),
         Action::Token {
             user,
@@ -166,10 +180,9 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// For commands that run until they are stopped, being stopped is success.
-fn until_stopped(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+fn until_stopped(outcome: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     match outcome {
         Err(error) if error.is::<Interrupted>() => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        outcome => outcome,
     }
 }

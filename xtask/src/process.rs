@@ -7,7 +7,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -149,6 +149,15 @@ impl Drop for Service {
 /// Runs a command to its end with this process's stdout and stderr, passing a signal on to its whole
 /// group (as the terminal would). After a signal the result is the error [`Interrupted`].
 pub(crate) fn run(command: &mut Command, interrupt: &Interrupt) -> anyhow::Result<ExitStatus> {
+    run_while(command, interrupt, || Ok(()))
+}
+
+/// As [`run`], calling `meanwhile` again and again; when that fails, the command is killed.
+pub(crate) fn run_while(
+    command: &mut Command,
+    interrupt: &Interrupt,
+    mut meanwhile: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<ExitStatus> {
     command.stdin(Stdio::null()).process_group(0);
     let mut child = command.spawn().with_context(|| describe_spawn(command))?;
     let mut interrupted = None;
@@ -168,6 +177,11 @@ pub(crate) fn run(command: &mut Command, interrupt: &Interrupt) -> anyhow::Resul
             };
             let _ = killpg(pid(child.id()), sent);
             interrupted = Some(signal);
+        }
+        if let Err(error) = meanwhile() {
+            let _ = killpg(pid(child.id()), Signal::SIGKILL);
+            let _ = child.wait();
+            return Err(error);
         }
         thread::sleep(POLL);
     }
@@ -205,6 +219,12 @@ pub(crate) fn output(command: &mut Command, interrupt: &Interrupt) -> anyhow::Re
         );
     }
     Ok(out)
+}
+
+/// Hands a child's exit code on.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// "ended with exit code 3", "was killed by SIGKILL".

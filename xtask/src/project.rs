@@ -139,6 +139,8 @@ impl ServersHome {
             usual
         };
         make_dir(&dir, 0o755)?;
+        // Data that is there already belongs to whoever ran the servers then; Postgres insists on it.
+        let user = user.map(|user| owner_of_data(&dir).unwrap_or(user));
         let pointer = project.local.join("servers-are-in");
         if elsewhere {
             let text = format!("{}\n", dir.display());
@@ -170,6 +172,24 @@ impl ServersHome {
         }
         Ok(())
     }
+}
+
+/// Whom the data of the lasting servers belongs to, or else the template that new data is copied from.
+fn owner_of_data(dir: &Path) -> Option<ServerUser> {
+    let templates = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("template-"))
+        .map(|entry| entry.path().join("data"));
+    std::iter::once(dir.join("up/postgres"))
+        .chain(templates)
+        .filter_map(|path| fs::metadata(path).ok())
+        .find(|meta| meta.uid() != 0)
+        .map(|meta| ServerUser {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        })
 }
 
 /// The folder for a checkout whose own folders are closed. Its name is guessable and `/var/tmp` is
@@ -249,6 +269,24 @@ mod tests {
             gid: meta.gid(),
         };
         assert!(owner.can_enter(&inner));
+    }
+
+    #[test]
+    fn data_that_is_there_decides_who_runs_the_servers() {
+        if !Uid::effective().is_root() {
+            return; // Only root can give files away, and only root has the choice.
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(owner_of_data(dir.path()), None);
+        let give = |name: &str, uid| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            std::os::unix::fs::chown(&path, Some(uid), Some(uid)).unwrap();
+        };
+        give("template-18.4/data", 1001);
+        assert_eq!(owner_of_data(dir.path()).map(|user| user.uid), Some(1001));
+        give("up/postgres", 1002);
+        assert_eq!(owner_of_data(dir.path()).map(|user| user.uid), Some(1002));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) struct Options {
 /// Runs the command.
 pub(crate) fn run(project: &Project, options: Options) -> anyhow::Result<()> {
     let home = ServersHome::open(project)?;
-    let instance = Instance::passing(project, &home, "sqlx")?;
+    let instance = Instance::passing(project, &home, "sqlx", false)?;
     let wanted = Wanted {
         postgres: true,
         redis: false,

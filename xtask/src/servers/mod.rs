@@ -6,7 +6,7 @@ pub(crate) mod rabbit;
 pub(crate) mod valkey;
 pub(crate) mod wheels;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::process::CommandExt as _, path::Path, process::Command, time::Duration};
 
 use crate::{
     files::write_private,
@@ -122,6 +122,20 @@ impl Servers {
             ))
         })
     }
+}
+
+/// A command that runs as the servers' user, in a folder it can enter.
+fn server_command(program: &Path, home: &ServersHome, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .current_dir(dir)
+        .env_remove("PGDATA")
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC");
+    if let Some(user) = &home.user {
+        command.uid(user.uid).gid(user.gid).env("HOME", dir);
+    }
+    command
 }
 
 /// Made once per instance, so that URLs in a person's shell stay true.

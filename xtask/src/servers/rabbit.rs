@@ -12,7 +12,7 @@ use std::{
 use anyhow::bail;
 use nix::sys::signal::Signal;
 
-use super::{READY_WITHIN, apt, postgres::server_command};
+use super::{READY_WITHIN, apt, server_command};
 use crate::{
     files::write_private,
     instance::Instance,

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 
-use super::{READY_WITHIN, apt, postgres::server_command, wheels};
+use super::{READY_WITHIN, apt, server_command, wheels};
 use crate::{
     files::write_private,
     instance::Instance,
@@ -98,7 +98,7 @@ pub(crate) struct Valkey {
     service: Service,
     port: u16,
     password: String,
-    lasting: bool,
+    durable: bool,
 }
 
 impl Valkey {
@@ -119,7 +119,7 @@ impl Valkey {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             // A file, not arguments: everybody on the machine can read the arguments of a process.
-            write_private(&config, &settings(port, &password, &data, instance.lasting))?;
+            write_private(&config, &settings(port, &password, &data, instance.durable))?;
             home.give(&config)?;
             let mut command = server_command(&program.path, home, &data);
             command.arg(&config);
@@ -127,7 +127,7 @@ impl Valkey {
                 service: Service::spawn(&program.title, command, &log, &instance.ledger)?,
                 port,
                 password: password.clone(),
-                lasting: instance.lasting,
+                durable: instance.durable,
             };
             while valkey.service.exited().is_none() {
                 project.interrupt.check()?;
@@ -179,9 +179,9 @@ impl Valkey {
         &mut self.service
     }
 
-    /// Stops it; with lasting data it writes everything out first.
+    /// Stops it; with durable data it writes everything out first.
     pub(crate) fn stop(&mut self) {
-        let signal = if self.lasting {
+        let signal = if self.durable {
             Signal::SIGTERM
         } else {
             Signal::SIGKILL
@@ -196,9 +196,9 @@ impl Drop for Valkey {
     }
 }
 
-fn settings(port: u16, password: &str, data: &Path, lasting: bool) -> String {
+fn settings(port: u16, password: &str, data: &Path, durable: bool) -> String {
     // Once a second is what the production manifest uses; Redis may lose everything by design.
-    let append = if lasting {
+    let append = if durable {
         "appendonly yes\nappendfsync everysec"
     } else {
         "appendonly no"

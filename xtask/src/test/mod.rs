@@ -44,7 +44,7 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
     let parts = Parts::find(project, uses)?;
 
     let home = ServersHome::open(project)?;
-    let instance = Instance::passing(project, &home, "test")?;
+    let instance = Instance::passing(project, &home, "test", false)?;
     let wanted = Wanted {
         postgres: true,
         redis: true,
@@ -83,8 +83,7 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
     prepare(project, &mut runner, &env);
     let status =
         process::run(&mut runner, &project.interrupt).context("the tests could not be run")?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(process::exit_code(status))
 }
 
 /// Everything the tests read.

@@ -5,7 +5,7 @@ mod supervise;
 
 use std::{
     path::PathBuf,
-    process::Command,
+    process::{Command, ExitCode},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,6 @@ use crate::{
     cargo::{self, Profile},
     clock, http,
     instance::Instance,
-    interrupt::Interrupted,
     ports, process,
     project::{Project, ServersHome},
     secrets::Secrets,
@@ -35,11 +34,21 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(40);
 const TOKEN_TTL: u64 = 30 * 24 * 60 * 60;
 
 /// What `cargo xtask up` was asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) workers: u16,
     pub(crate) profile: Profile,
     pub(crate) rabbitmq: bool,
+    /// Run this on a fresh stack, then stop. Empty: run until Ctrl-C.
+    pub(crate) command: Vec<String>,
+}
+
+/// How to reach what runs.
+struct Access {
+    port: u16,
+    token: String,
+    /// The variables of the processes.
+    env: Vec<(String, String)>,
 }
 
 /// Everything that runs. Fields drop in order: the simulator outlives those who call it, the
@@ -51,11 +60,16 @@ struct Stack {
     servers: Servers,
 }
 
-/// Runs the command until Ctrl-C.
-pub(crate) fn run(project: &Project, options: Options) -> anyhow::Result<()> {
+/// Runs everything until Ctrl-C, or for as long as a given command runs, whose exit code is ours.
+pub(crate) fn run(project: &Project, options: &Options) -> anyhow::Result<ExitCode> {
     let plan = Plan::of(&project.env, options.rabbitmq)?;
     let home = ServersHome::open(project)?;
-    let instance = Instance::lasting(project, &home)?;
+    let instance = if options.command.is_empty() {
+        Instance::lasting(project, &home)?
+    } else {
+        // Durable all the same: what is measured on it has to be what production would do.
+        Instance::passing(project, &home, "run", true)?
+    };
     let secrets = Secrets::load(project)?;
     for name in [
         "DATABASE_URL",
@@ -76,23 +90,26 @@ pub(crate) fn run(project: &Project, options: Options) -> anyhow::Result<()> {
     };
     let outcome = stack
         .start(project, options, &plan, &secrets)
-        .and_then(|port| {
-            greet(project, port, &secrets, &stack)?;
-            stack.tend(project)
+        .and_then(|access| match options.command.as_slice() {
+            [] => {
+                greet(project, &access, &stack);
+                stack.tend(project)
+            }
+            [program, args @ ..] => stack.lend(project, &access, program, args),
         });
     stack.stop(project);
     outcome
 }
 
 impl Stack {
-    /// Starts everything on top of the servers and returns the API's port once it is ready.
+    /// Starts everything on top of the servers and says how to reach it once it is ready.
     fn start(
         &mut self,
         project: &Project,
-        options: Options,
+        options: &Options,
         plan: &Plan,
         secrets: &Secrets,
-    ) -> anyhow::Result<u16> {
+    ) -> anyhow::Result<Access> {
         let bin = |name: &str| cargo::binary(project, options.profile, name);
         let mut env = self.servers.urls(project)?;
         env.push(("JWT_SECRET".to_owned(), secrets.jwt.clone()));
@@ -118,7 +135,11 @@ impl Stack {
             self.add(project, &name, bin("balas-worker"), worker_env)?;
         }
         self.wait_ready(project, port)?;
-        Ok(port)
+        Ok(Access {
+            port,
+            token: token(secrets)?,
+            env,
+        })
     }
 
     fn add(
@@ -128,11 +149,21 @@ impl Stack {
         program: PathBuf,
         env: Vec<(String, String)>,
     ) -> anyhow::Result<()> {
-        let log = project.fresh_log(name);
+        let log = self.fresh_log(project, name);
         let ledger = &self.servers.instance.ledger;
         self.processes
             .push(Supervised::start(name, program, env, log, ledger)?);
         Ok(())
+    }
+
+    /// The lasting stack has the plain names; another one may run beside it.
+    fn fresh_log(&self, project: &Project, name: &str) -> PathBuf {
+        let instance = &self.servers.instance;
+        if instance.kept {
+            project.fresh_log(name)
+        } else {
+            project.fresh_log(&format!("{}-{name}", instance.name))
+        }
     }
 
     /// Starts the simulator and returns the variables that point the worker at it.
@@ -146,8 +177,9 @@ impl Stack {
             "Starting",
             "the model simulator (set OPENROUTER_API_KEY to talk to the real OpenRouter)",
         );
-        let env = vec![("PORT".to_owned(), port.to_string())];
-        let log = project.fresh_log("simulator");
+        let listen = format!("127.0.0.1:{port}");
+        let env = vec![("SIMULATOR_LISTEN".to_owned(), listen)];
+        let log = self.fresh_log(project, "simulator");
         let ledger = &self.servers.instance.ledger;
         let mut simulator = Supervised::start("simulator", program, env, log, ledger)?;
         let deadline = Instant::now() + READY_WITHIN;
@@ -176,7 +208,8 @@ impl Stack {
             if matches!(answer, Some((200, _))) {
                 return Ok(());
             }
-            self.tend_once(project)?;
+            project.interrupt.check()?;
+            self.tend_once()?;
             if Instant::now() >= deadline {
                 let said = match answer {
                     Some((status, body)) => format!("it answers {status} {}", body.trim()),
@@ -194,17 +227,34 @@ impl Stack {
     }
 
     /// Looks after everything until a signal comes or something cannot be kept running.
-    fn tend(&mut self, project: &Project) -> anyhow::Result<()> {
+    fn tend(&mut self, project: &Project) -> anyhow::Result<ExitCode> {
         loop {
-            self.tend_once(project)?;
+            project.interrupt.check()?;
+            self.tend_once()?;
             thread::sleep(Duration::from_millis(100));
         }
     }
 
-    fn tend_once(&mut self, project: &Project) -> anyhow::Result<()> {
-        if let Some(signal) = project.interrupt.take() {
-            return Err(Interrupted(signal).into());
-        }
+    /// Looks after everything while a command uses it.
+    fn lend(
+        &mut self,
+        project: &Project,
+        access: &Access,
+        program: &str,
+        args: &[String],
+    ) -> anyhow::Result<ExitCode> {
+        ui::progress("Running", &format!("{program} {}", args.join(" ")));
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .envs(access.env.iter().map(|(name, value)| (name, value)))
+            .env("BALAS_URL", format!("http://127.0.0.1:{}", access.port))
+            .env("BALAS_TOKEN", &access.token);
+        let status = process::run_while(&mut command, &project.interrupt, || self.tend_once())?;
+        Ok(process::exit_code(status))
+    }
+
+    fn tend_once(&mut self) -> anyhow::Result<()> {
         if let Some(died) = self.servers.dead() {
             bail!("{died}");
         }
@@ -270,8 +320,8 @@ fn migrate(project: &Project, api: PathBuf, env: &[(String, String)]) -> anyhow:
     process::output(&mut command, &project.interrupt).map(|_| ())
 }
 
-/// Says what a newcomer can do now.
-fn greet(project: &Project, port: u16, secrets: &Secrets, stack: &Stack) -> anyhow::Result<()> {
+/// A token for the user that `up` keeps.
+fn token(secrets: &Secrets) -> anyhow::Result<String> {
     let issued_at = clock::unix_seconds();
     let claims = Claims {
         user: secrets.user,
@@ -280,23 +330,26 @@ fn greet(project: &Project, port: u16, secrets: &Secrets, stack: &Stack) -> anyh
         issued_at,
         expires_at: issued_at + TOKEN_TTL,
     };
-    let token = token::sign(&claims, &secrets.jwt)?;
+    token::sign(&claims, &secrets.jwt)
+}
+
+/// Says what a newcomer can do now.
+fn greet(project: &Project, access: &Access, stack: &Stack) {
     let workers: Vec<String> = stack
         .processes
         .iter()
         .filter(|process| process.name().starts_with("worker"))
         .map(|process| format!("{} is process {}", process.name(), process.id()))
         .collect();
-    ui::result(&greeting(
-        port,
-        &token,
-        &project.local.join("logs").display().to_string(),
-    ));
-    ui::result(&format!(
-        "\n  {}; `kill -9` one mid-sentence and watch the reply go on.\n  Ctrl-C stops everything and keeps the data; `cargo xtask reset` deletes it.\n",
-        workers.join(", ")
-    ));
-    Ok(())
+    let logs = project.local.join("logs").display().to_string();
+    ui::result(&greeting(access.port, &access.token, &logs));
+    if !workers.is_empty() {
+        ui::result(&format!(
+            "\n  {}: `kill -9` one mid-sentence and watch the reply go on.",
+            workers.join(", ")
+        ));
+    }
+    ui::result("\n  Ctrl-C stops everything and keeps the data; `cargo xtask reset` deletes it.\n");
 }
 
 fn greeting(port: u16, token: &str, logs: &str) -> String {
