@@ -1,1 +1,48 @@
 //! The load driver behind the `loadtest` binary.
+//!
+//! Load is open-loop: messages leave by a schedule that does not wait for answers, and a latency
+//! counts from the moment its message was *meant* to leave. A server that stalls for a second
+//! therefore shows that second in the numbers of everybody who would have come meanwhile, which
+//! is what coordinated omission hides. Closed-loop runs (`--closed`) find the most that goes
+//! through; their latencies describe the queue, not the service.
+
+mod accept;
+mod chat;
+mod conditions;
+mod feed;
+mod http;
+mod inflight;
+mod measure;
+mod messages;
+mod options;
+mod pace;
+mod process;
+mod report;
+mod simulator_log;
+mod sockets;
+mod streams;
+mod target;
+mod token;
+mod tracker;
+mod world;
+
+pub use conditions::{Conditions, Fdatasync};
+pub use measure::Summary;
+pub use options::{Arguments, Arrivals, Common, Load, Scenario};
+pub use report::Report;
+
+/// Runs the scenario that was asked for and returns what it found.
+///
+/// # Errors
+/// The target is not allowed or not there, or the set-up of the scenario failed. Failures under
+/// load are not errors: they are counted in the report.
+pub async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
+    let common = &arguments.common;
+    match &arguments.scenario {
+        Scenario::Accept(options) => accept::run(common, options).await,
+        Scenario::Chat(options) => chat::run(common, options).await,
+        Scenario::Inflight(options) => inflight::run(common, options).await,
+        Scenario::Sockets(options) => sockets::run(common, options).await,
+        Scenario::Streams(options) => streams::run(common, options).await,
+    }
+}

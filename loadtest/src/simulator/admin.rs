@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Duration;
 
 use super::Shared;
-use super::books::{CallRecord, Outcome, Stats};
+use super::records::{CallRecord, Outcome, Stats};
 use super::script::Rule;
 use super::settings::Settings;
 

@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::Duration;
 
 use super::behaviour::Failure;
-use super::books::Outcome;
 use super::connection::{Break, Handle};
 use super::open_call::OpenCall;
+use super::records::Outcome;
 use super::script::BeforeHeaders;
 
 /// Who calls.

@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::answer::{self, Caller};
-use super::books::{Facts, Outcome};
+use super::books::Facts;
 use super::catalogue;
 use super::connection::Handle;
 use super::embeddings::embed;
 use super::open_call::OpenCall;
+use super::records::Outcome;
 use super::reply::count_tokens;
 use super::rules::{Decision, Subject};
 use super::script::Endpoint;

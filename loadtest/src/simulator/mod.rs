@@ -33,6 +33,7 @@ mod embed;
 mod embeddings;
 mod free_limits;
 mod open_call;
+mod records;
 mod reply;
 mod rules;
 pub mod script;
@@ -41,8 +42,8 @@ mod settings;
 mod stream;
 mod wire;
 
-pub use books::{CallRecord, Outcome, Stats, Sums};
 pub use embeddings::embed;
+pub use records::{CallRecord, Outcome, Stats, Sums};
 pub use reply::{reply_of_bytes, reply_text, title_text};
 pub use script::{Endpoint, Rule, ScriptError};
 pub use settings::Settings;

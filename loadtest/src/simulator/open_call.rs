@@ -4,7 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::Shared;
-use super::books::{Call, Outcome};
+use super::books::Call;
+use super::records::Outcome;
 
 /// A call in flight. Dropped before anybody said how it ended, its client went away: the server
 /// drops handlers and bodies when a connection closes.

@@ -175,7 +175,7 @@ impl<'a> Pieces<'a> {
 /// Writes one sentence at a time; the choice depends on the question and the position only.
 struct Writer {
     echo: String,
-    state: u64,
+    seed: u64,
     position: u32,
 }
 
@@ -189,7 +189,7 @@ impl Writer {
         }
         Self {
             echo: echo.join(" "),
-            state: hash(plain.as_bytes()),
+            seed: hash(plain.as_bytes()),
             position: 0,
         }
     }
@@ -203,16 +203,15 @@ impl Writer {
             text.push('”');
             return;
         }
-        // One multiplication and a shift of a linear congruential generator are plenty for
-        // picking sentences, and stay the same on every platform.
-        self.state = self
-            .state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let pick = usize::try_from(self.state >> 33).unwrap_or(0);
+        // An odd stride visits all sentences before any comes again: their number is a power of
+        // two. Where it starts and how far it strides depends on the question.
+        let stride = self.seed >> 8 | 1;
+        let pick = (self.seed >> 16).wrapping_add(stride.wrapping_mul(u64::from(position)));
+        let pick = usize::try_from(pick % 1_024).unwrap_or(0);
         match position % 8 {
             1 => text.push_str("\n\n"),
-            4 | 5 => text.push_str("\n- "),
+            4 => text.push_str("\n\n- "),
+            5 => text.push_str("\n- "),
             6 => {
                 text.push_str("\n\n");
                 text.push_str(HEADINGS[pick % HEADINGS.len()]);

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, Sleep};
 
 use super::Shared;
-use super::books::Outcome;
 use super::connection::{Break, Handle};
 use super::open_call::OpenCall;
+use super::records::Outcome;
 use super::script::Incident;
 use super::wire::{Chunks, usage_json};
 
