@@ -1,32 +1,20 @@
 //! One call of one model: the request, the stream, the record.
 
-use std::pin::pin;
-use std::time::Duration;
-
-use futures::StreamExt as _;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, Url};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shared::clock::Clock;
-use time::OffsetDateTime;
 
 use super::error::{CallError, Signal};
 use super::hints::Hints;
+use super::intake::{Intake, Trace, read_body, transport};
 use super::keys::{Key, Keys};
-use super::sse::{self, SseError};
-use super::stream::{Ending, Gain, Reply, clean};
+use super::stream::{Ending, Reply, clean};
 use super::watch::Watch;
 use super::{
     Answer, Call, CallRecord, ChatMessage, ErrorClass, Model, Progress, UpstreamConfig, request,
 };
-
-/// The longest body that is read when the answer is not a stream, in bytes.
-const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
-
-/// How long the end of the body may lag behind the last event before the connection is given up
-/// instead of kept for the next call.
-const LINGER: Duration = Duration::from_millis(50);
 
 /// The HTTP client could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -264,103 +252,6 @@ impl Client {
     }
 }
 
-/// What is noted while a call runs.
-struct Trace {
-    started_at: OffsetDateTime,
-    http_status: Option<u16>,
-    first_token_at: Option<OffsetDateTime>,
-}
-
-/// Takes in what comes and passes it on.
-struct Intake<'a, P> {
-    reply: &'a mut Reply,
-    trace: &'a mut Trace,
-    progress: &'a mut P,
-    clock: &'a Clock,
-    announced: bool,
-}
-
-impl<P: Progress> Intake<'_, P> {
-    async fn stream(&mut self, response: Response, watch: &mut Watch) -> Result<(), CallError> {
-        let mut events = pin!(sse::events(response.bytes_stream(), watch.pulse()));
-        loop {
-            let event = match watch.wait(self.progress, events.next()).await {
-                Ok(Some(Ok(event))) => event,
-                Ok(None) => return Ok(()),
-                // The reply is whole; only its usage got lost, and that is asked for later.
-                Ok(Some(Err(_))) | Err(_) if self.reply.finish_reason.is_some() => return Ok(()),
-                Ok(Some(Err(SseError::Transport(error)))) => {
-                    return Err(CallError::of(ErrorClass::Connection, error));
-                }
-                Ok(Some(Err(SseError::Malformed(what)))) => {
-                    return Err(CallError::of(ErrorClass::Malformed, what));
-                }
-                Err(timeout) => return Err(timeout),
-            };
-            match event.data.trim() {
-                "" => {}
-                "[DONE]" => {
-                    // Reading to the very end lets the next call reuse the connection.
-                    let _ = tokio::time::timeout(LINGER, events.next()).await;
-                    return Ok(());
-                }
-                data => self.absorb(data, watch).await?,
-            }
-            if self.reply.cut {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn absorb(&mut self, data: &str, watch: &mut Watch) -> Result<(), CallError> {
-        let gain: Gain = self.reply.absorb(data, self.clock.now())?;
-        if !self.announced
-            && let Some(id) = &self.reply.upstream_id
-        {
-            self.announced = true;
-            self.progress.accepted(id).await;
-        }
-        if gain.token {
-            watch.token();
-        }
-        let piece = &self.reply.text[gain.text];
-        if !piece.is_empty() {
-            self.trace
-                .first_token_at
-                .get_or_insert_with(|| self.clock.now());
-            self.progress.text(piece).await;
-            watch.text();
-        }
-        if self.reply.finish_reason.is_some() {
-            watch.finished();
-        }
-        Ok(())
-    }
-}
-
-/// Reads a whole body that is not a stream of events.
-async fn read_body<P: Progress>(
-    mut response: Response,
-    watch: &mut Watch,
-    progress: &mut P,
-) -> Result<Vec<u8>, CallError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = watch
-        .wait(progress, response.chunk())
-        .await?
-        .map_err(|error| transport(&error))?
-    {
-        if body.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(CallError::of(
-                ErrorClass::Malformed,
-                "the answer is too long",
-            ));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
 fn fixed_headers(config: &UpstreamConfig) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -387,23 +278,6 @@ fn payload_hash(body: &[u8]) -> String {
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-/// An error of the connection, with its causes: reqwest's own text hides them.
-fn transport(error: &reqwest::Error) -> CallError {
-    let mut detail = if error.is_connect() {
-        "failed to connect"
-    } else {
-        "the connection broke"
-    }
-    .to_owned();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        detail.push_str(": ");
-        detail.push_str(&error.to_string());
-        cause = error.source();
-    }
-    CallError::of(ErrorClass::Connection, detail)
 }
 
 #[cfg(test)]
