@@ -57,6 +57,9 @@ enum Action {
         /// Build with optimisations, as for measuring
         #[arg(long)]
         release: bool,
+        /// Start what was built last
+        #[arg(long, conflicts_with = "release")]
+        no_build: bool,
         /// Start a private RabbitMQ as well
         #[arg(long)]
         rabbitmq: bool,
@@ -129,6 +132,7 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Action::Up {
             workers,
             release,
+            no_build,
             rabbitmq,
             command,
         } => {
@@ -140,6 +144,7 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             let options = up::Options {
                 workers,
                 profile,
+                build: !no_build,
                 rabbitmq,
                 command,
             };

@@ -38,6 +38,7 @@ const TOKEN_TTL: u64 = 30 * 24 * 60 * 60;
 pub(crate) struct Options {
     pub(crate) workers: u16,
     pub(crate) profile: Profile,
+    pub(crate) build: bool,
     pub(crate) rabbitmq: bool,
     /// Run this on a fresh stack, then stop. Empty: run until Ctrl-C.
     pub(crate) command: Vec<String>,
@@ -81,7 +82,9 @@ pub(crate) fn run(project: &Project, options: &Options) -> anyhow::Result<ExitCo
             ui::progress("Using", &format!("{name} {}", ui::without_password(url)));
         }
     }
-    cargo::build_binaries(project, options.profile)?;
+    if options.build {
+        cargo::build_binaries(project, options.profile)?;
+    }
 
     let mut stack = Stack {
         processes: Vec::new(),
