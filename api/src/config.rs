@@ -8,8 +8,51 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use shared::config::Vars;
+use shared::models::ModelsConfig;
+use shared::redis::RedisConfig;
+use shared::store::DbConfig;
+use shared::telemetry::LogConfig;
 
-/// Everything the API reads of its environment besides what [`shared`] reads for both processes.
+/// Everything the process reads of its environment.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What only the API reads.
+    pub api: ApiConfig,
+    /// The database.
+    pub db: DbConfig,
+    /// Redis.
+    pub redis: RedisConfig,
+    /// Which models may be used.
+    pub models: ModelsConfig,
+    /// How to log.
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Declares and reads every variable; mistakes are collected in `vars`.
+    pub fn from_vars(vars: &mut Vars) -> Self {
+        let config = Self {
+            api: ApiConfig::from_vars(vars),
+            db: DbConfig::from_vars(vars),
+            redis: RedisConfig::from_vars(vars),
+            models: ModelsConfig::from_vars(vars),
+            log: LogConfig::from_vars(vars),
+        };
+        migrate_url(vars);
+        config
+    }
+}
+
+/// The login for `balas-api migrate`, where that of the serving process may not create roles.
+pub fn migrate_url(vars: &mut Vars) -> Option<SecretString> {
+    let url: Option<String> = vars.optional(
+        "MIGRATE_DATABASE_URL",
+        "Postgres for `balas-api migrate`, where DATABASE_URL may not create roles; secret",
+    );
+    url.map(SecretString::from)
+}
+
+/// What only the API reads.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
     /// Where and how it listens.
@@ -84,6 +127,10 @@ pub struct LimitConfig {
     pub unauthenticated_per_minute: u32,
     /// WebSockets and event streams of one user at once.
     pub streams_per_user: u32,
+    /// How long a generation may take in all, waiting included.
+    pub generation_deadline: Duration,
+    /// Claims of a generation before it is given up.
+    pub max_attempts: i32,
 }
 
 impl ApiConfig {
@@ -236,6 +283,18 @@ impl LimitConfig {
                 20,
                 (1, 100_000),
                 "WebSockets and event streams one user may hold open on one API process",
+            ),
+            generation_deadline: positive(
+                vars,
+                "GENERATION_DEADLINE",
+                "600",
+                "seconds a reply may take in all, waiting included, before it is given up",
+            ),
+            max_attempts: vars.within(
+                "MAX_ATTEMPTS",
+                5,
+                (1, 100),
+                "claims of a generation by workers before it is given up",
             ),
         }
     }

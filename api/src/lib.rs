@@ -3,9 +3,20 @@
 //! One stateless process; any number of replicas. It accepts messages, commits them, wakes the
 //! workers, and pushes what they make. It never talks to the upstream.
 
+pub mod app;
 pub mod auth;
+mod cancelled;
 pub mod config;
+mod console;
+mod docs;
 pub mod error;
 pub mod extract;
+mod feed;
 pub mod gate;
+pub mod limits;
 pub mod middleware;
+pub mod openapi;
+mod routes;
+pub mod serve;
+mod socket;
+pub mod streams;

@@ -1,2 +1,135 @@
-//! Placeholder entry point.
-fn main() {}
+//! Entry point of the API: reads the command line and the environment, and hands over to the
+//! library.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use api::app::{self, AppState};
+use api::config::{self, Config};
+use api::gate::Gate;
+use api::{openapi, serve};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use shared::clock::Clock;
+use shared::config::Vars;
+use shared::lifecycle::Lifecycle;
+use shared::metrics;
+use shared::redis::Redis;
+use shared::store::{Db, DbConfig, ServingRole, migrate};
+use shared::telemetry::{self, LogConfig};
+
+/// The library's default allocator keeps more memory per idle socket.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The Balas HTTP, SSE and WebSocket API.
+#[derive(Debug, Parser)]
+#[command(name = "balas-api", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Subcommand)]
+enum Command {
+    /// Serve requests (the default).
+    #[default]
+    Serve,
+    /// Create or update the database's roles and schema. Needs a login that may create roles the
+    /// first time, as MIGRATE_DATABASE_URL or DATABASE_URL.
+    Migrate,
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+fn main() -> ExitCode {
+    let mut described = Vars::from_map::<String, String>([]);
+    Config::from_vars(&mut described);
+    let command = Arguments::command().after_long_help(described.help());
+    let arguments = match Arguments::from_arg_matches(&command.get_matches()) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let outcome = match arguments.command.unwrap_or_default() {
+        Command::Serve => run_serve(),
+        Command::Migrate => run_migrate(),
+        Command::Openapi => print_openapi(),
+    };
+    outcome.unwrap_or_else(|error| {
+        // Also before there is a log to write to.
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("balas-api: {error:#}\n"),
+        );
+        ExitCode::FAILURE
+    })
+}
+
+fn run_serve() -> anyhow::Result<ExitCode> {
+    let mut vars = Vars::from_process();
+    let config = Config::from_vars(&mut vars);
+    vars.finish()?;
+    telemetry::init(&config.log);
+    runtime()?.block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    metrics::install();
+    for warning in config.api.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let lifecycle = Lifecycle::new();
+    lifecycle
+        .stop_on_signals()
+        .context("failed to listen to signals")?;
+    let server = config.api.server.clone();
+    let db = Db::connect_lazy(&config.db, ServingRole::Api)?;
+    let redis = Redis::connect_lazy(&config.redis)?;
+    let gate = Gate::new(config.api, Clock::system()).context("failed to prepare JWT_JWKS_URL")?;
+    let state = AppState::new(gate, config.models, db.clone(), redis, lifecycle.clone())?;
+    match db.check_role().await {
+        Err(error) if !error.is_unavailable() => return Err(error).context("refused to serve"),
+        Err(_) => {
+            tracing::warn!("the database is away; requests are answered with 503 until it is back")
+        }
+        Ok(()) => {}
+    }
+    let listener = serve::listen(server.address)
+        .with_context(|| format!("failed to listen on {}", server.address))?;
+    tracing::info!(server.address = %listener.local_addr()?, "serving");
+    let closing = state.closing.clone();
+    serve::serve(listener, app::build(state), &server, &lifecycle, &closing).await;
+    tracing::info!(
+        grace_s = server.shutdown_grace.as_secs(),
+        "the listener is closed; requests in flight finish"
+    );
+    let code = lifecycle.finished(server.shutdown_grace).await;
+    db.close().await;
+    tracing::info!("stopped");
+    Ok(code)
+}
+
+fn run_migrate() -> anyhow::Result<ExitCode> {
+    let mut vars = Vars::from_process();
+    let log = LogConfig::from_vars(&mut vars);
+    let url = match config::migrate_url(&mut vars) {
+        Some(url) => url,
+        None => DbConfig::from_vars(&mut vars).url,
+    };
+    vars.finish()?;
+    telemetry::init(&log);
+    runtime()?.block_on(migrate::run(&url))?;
+    tracing::info!("the schema is up to date");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_openapi() -> anyhow::Result<ExitCode> {
+    std::io::Write::write_all(&mut std::io::stdout(), openapi::text().as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")
+}

@@ -6,6 +6,7 @@
 
 mod code;
 mod render;
+mod store;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -18,7 +19,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use code::Code;
-pub use render::{CONTENT_TYPE, chain, problems};
+pub use render::{AsIs, CONTENT_TYPE, chain, problems};
 
 /// The result of everything that can end a request early.
 pub type Result<T, E = Problem> = std::result::Result<T, E>;

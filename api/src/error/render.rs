@@ -12,6 +12,10 @@ use http::{HeaderValue, header};
 use super::{Code, Problem, ProblemBody, Unrendered};
 use crate::middleware::RequestId;
 
+/// Marks an answer of status 400 and above whose body is meant to stay.
+#[derive(Clone, Copy, Debug)]
+pub struct AsIs;
+
 /// The media type of RFC 9457.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -25,6 +29,7 @@ pub async fn problems(request: Request, next: Next) -> Response {
     let problem = match &found {
         Some(Unrendered(problem)) => problem.as_ref(),
         None if !status.is_client_error() && !status.is_server_error() => return response,
+        None if response.extensions().get::<AsIs>().is_some() => return response,
         // A library's own answer: its status is right, its text is for nobody.
         None => &Problem::of(Code::of_status(status)),
     };

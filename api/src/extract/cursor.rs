@@ -48,12 +48,27 @@ impl LastEventId {
     /// # Errors
     /// `invalid_cursor` also when the event is another generation's.
     pub fn or_of(self, after: Option<&str>, generation_id: Uuid) -> Result<Option<EventId>> {
-        match self.or(after)? {
-            Some(id) if id.generation_id != generation_id => {
-                Err(invalid("after", "is an event of another generation"))
-            }
-            id => Ok(id),
+        of(self.or(after)?, generation_id)
+    }
+}
+
+/// The event named by `after`, which must be one of this generation.
+///
+/// # Errors
+/// `invalid_cursor` when it is not.
+pub fn event_of(after: Option<&str>, generation_id: Uuid) -> Result<Option<EventId>> {
+    of(
+        after.map(|text| parse("after", text)).transpose()?,
+        generation_id,
+    )
+}
+
+fn of(id: Option<EventId>, generation_id: Uuid) -> Result<Option<EventId>> {
+    match id {
+        Some(id) if id.generation_id != generation_id => {
+            Err(invalid("after", "is an event of another generation"))
         }
+        id => Ok(id),
     }
 }
 

@@ -65,8 +65,11 @@ fn is_json(headers: &HeaderMap) -> bool {
         || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Parses a body: 400 when it is not JSON, 422 naming the field when it is not a `T`.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+/// Parses JSON: 400 when it is not JSON, 422 naming the field when it is not a `T`.
+///
+/// # Errors
+/// `malformed_json` or `validation_failed`.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     refuse_depth(bytes)?;
     refuse_nul(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);

@@ -3,6 +3,7 @@
 
 mod body;
 mod caller;
+mod correlation;
 mod cursor;
 mod headers;
 mod idempotency;
@@ -12,10 +13,11 @@ mod path;
 mod query;
 
 pub use caller::{Admin, Internal, User};
-pub use cursor::LastEventId;
+pub use correlation::Correlation;
+pub use cursor::{LastEventId, event_of};
 pub use headers::{IfMatch, MAX_WAIT, Prefer, wait_of};
 pub use idempotency::{IdempotencyKey, Idempotent};
-pub use json::Json;
+pub use json::{Json, parse as parse_json};
 pub use page::{Limit, Offset, Wait};
 pub use path::Path;
 pub use query::Query;

@@ -7,6 +7,7 @@ mod headers;
 mod observe;
 mod panic;
 mod request_id;
+mod strangers;
 
 pub use client_ip::{ClientIp, Peer};
 pub use cors::cors;
@@ -15,3 +16,4 @@ pub use headers::security_headers;
 pub use observe::observe;
 pub use panic::on_panic;
 pub use request_id::{REQUEST_ID, RequestId, TRACEPARENT, TraceParent};
+pub use strangers::{public, slow_down_strangers};

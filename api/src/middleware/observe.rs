@@ -83,6 +83,13 @@ impl Exchange {
         let elapsed = self.started.elapsed();
         let elapsed_ms = elapsed.as_secs_f64() * 1000.0;
         let status = status.as_u16();
+        metrics::histogram!(
+            shared::metrics::HTTP_REQUEST_DURATION,
+            "method" => self.method,
+            "route" => self.route().to_owned(),
+            "status_code" => status.to_string(),
+        )
+        .record(elapsed);
         // Probes and scrapes come every few seconds and say nothing.
         if self.route().starts_with("/health") || self.route() == "/metrics" {
             tracing::debug!(

@@ -1,0 +1,123 @@
+//! The application: its state, its routes and the layers around them.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::middleware::{from_fn, from_fn_with_state};
+use shared::lifecycle::Lifecycle;
+use shared::models::ModelsConfig;
+use shared::push::Hub;
+use shared::redis::Redis;
+use shared::store::Db;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::gate::Gate;
+use crate::streams::Streams;
+use crate::{error, middleware, routes};
+
+/// What handlers work with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AppState(Arc<Parts>);
+
+/// What an [`AppState`] holds.
+#[derive(Debug)]
+pub struct Parts {
+    /// Configuration, clock, credentials.
+    pub gate: Gate,
+    /// The truth.
+    pub db: Db,
+    /// Hints, copies and limits.
+    pub redis: Redis,
+    /// Live events.
+    pub hub: Hub,
+    /// Which models may be used.
+    pub models: ModelsConfig,
+    /// The process's tasks and end.
+    pub lifecycle: Lifecycle,
+    /// Cancelled when sockets and streams should reconnect elsewhere.
+    pub closing: CancellationToken,
+    /// Open streams by user.
+    pub streams: Streams,
+    /// Asks the upstream for a sign of life.
+    pub upstream: reqwest::Client,
+}
+
+impl AppState {
+    /// Puts the parts together and starts the hub as a task of `lifecycle`.
+    ///
+    /// # Errors
+    /// When the HTTP client for health checks cannot be made.
+    pub fn new(
+        gate: Gate,
+        models: ModelsConfig,
+        db: Db,
+        redis: Redis,
+        lifecycle: Lifecycle,
+    ) -> Result<Self, reqwest::Error> {
+        let (hub, connected) = Hub::new(redis.clone());
+        let closing = CancellationToken::new();
+        let closed = closing.clone();
+        lifecycle.run("push hub", async move {
+            tokio::select! {
+                () = connected => {}
+                () = closed.cancelled() => {}
+            }
+        });
+        // Several parts of one process may do this; the first one wins and all are the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let upstream = reqwest::Client::builder()
+            .timeout(std::time::Duration::from_secs(5))
+            .build()?;
+        let streams = Streams::new(gate.config.limits.streams_per_user);
+        Ok(Self(Arc::new(Parts {
+            gate,
+            db,
+            redis,
+            hub,
+            models,
+            lifecycle,
+            closing,
+            streams,
+            upstream,
+        })))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl FromRef<AppState> for Gate {
+    fn from_ref(state: &AppState) -> Self {
+        state.gate.clone()
+    }
+}
+
+/// The whole router.
+pub fn build(state: AppState) -> Router {
+    let (api, _) = routes::table().split_for_parts();
+    layers(api.merge(routes::files(&state)), &state).with_state(state)
+}
+
+/// Every layer, innermost first: the last one sees a request first.
+pub fn layers(router: Router<AppState>, state: &AppState) -> Router<AppState> {
+    let gate = state.gate.clone();
+    router
+        .layer(from_fn_with_state(
+            state.clone(),
+            middleware::slow_down_strangers,
+        ))
+        .layer(from_fn_with_state(gate.clone(), middleware::deadline))
+        .layer(CatchPanicLayer::custom(middleware::on_panic))
+        .layer(middleware::cors(&gate.config.server.cors))
+        .layer(from_fn(middleware::security_headers))
+        .layer(from_fn(error::problems))
+        .layer(from_fn_with_state(gate, middleware::observe))
+}

@@ -1,0 +1,362 @@
+//! The live feed of one user: every event once and in order, also across a lost connection to
+//! Redis, and the logs a client asks to resume.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::domain::EventType;
+use shared::id::EventId;
+use shared::push::{Feed, PushedEvent, Subscription, read_log, terminal_event};
+use shared::store::StoreResult;
+use shared::store::generations::{self, Filter};
+use uuid::Uuid;
+
+use crate::app::AppState;
+use crate::error::chain;
+use crate::routes::load_generation;
+
+/// Generations whose last event is remembered. The oldest are forgotten first; after that, an
+/// event of theirs could only be repeated by a producer that breaks the order of its log.
+const REMEMBERED: usize = 256;
+/// Wishes to resume that may wait at once.
+const MAX_WORK: usize = 64;
+/// Generations that are looked at after a gap, the newest ones.
+const LOOKED_AT: i64 = 100;
+
+/// A user's feed, perhaps of one conversation only.
+#[derive(Debug)]
+pub(crate) struct LiveFeed {
+    app: AppState,
+    user_id: Uuid,
+    conversation_id: Option<Uuid>,
+    /// Generations made after this id belong to the feed from their first event on.
+    since: Uuid,
+    subscription: Subscription,
+    seen: Seen,
+    work: VecDeque<Work>,
+    ready: VecDeque<Arc<PushedEvent>>,
+}
+
+/// What must be read before the feed goes on. It is kept in the feed and not in a local variable,
+/// because [`LiveFeed::next`] may be dropped at any await.
+#[derive(Debug)]
+enum Work {
+    /// Events before this one were missed.
+    Missed(Arc<PushedEvent>),
+    /// Anything may have been missed.
+    Gap,
+    /// A client wants the log after a point.
+    Resume(Uuid, Option<EventId>),
+    /// The logs of these generations, oldest first.
+    Logs(VecDeque<Uuid>),
+}
+
+impl LiveFeed {
+    /// Begins to listen. What is published after this returns is delivered.
+    pub(crate) async fn new(app: AppState, user_id: Uuid, conversation_id: Option<Uuid>) -> Self {
+        let subscription = app.hub.subscribe(user_id).await;
+        let since = shared::id::floor(app.gate.clock.now());
+        Self {
+            app,
+            user_id,
+            conversation_id,
+            since,
+            subscription,
+            seen: Seen::default(),
+            work: VecDeque::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Delivers the log of a generation after `after` before anything live. The caller has checked
+    /// that it is the user's. Returns whether there was room for the wish.
+    pub(crate) fn resume(&mut self, generation_id: Uuid, after: Option<EventId>) -> bool {
+        let room = self.work.len() < MAX_WORK;
+        if room {
+            self.work.push_back(Work::Resume(generation_id, after));
+        }
+        room
+    }
+
+    /// The next event. Never ends; may be dropped at any time and called again.
+    pub(crate) async fn next(&mut self) -> Arc<PushedEvent> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                if self.seen.admit(&event) {
+                    return event;
+                }
+                continue;
+            }
+            if !self.work.is_empty() {
+                if let Err(error) = self.catch_up().await {
+                    // What has to be read is read once the database is back; nothing is left out.
+                    tracing::warn!(user.id = %self.user_id, error = chain(&error), "failed to catch up with events");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                continue;
+            }
+            match self.subscription.next().await {
+                Feed::Event(event) if self.is_elsewhere(&event) => {}
+                Feed::Event(event) if self.seen.has_missed(&event) => {
+                    self.work.push_back(Work::Missed(event))
+                }
+                Feed::Event(event) => self.ready.push_back(event),
+                Feed::Gap => self.work.push_back(Work::Gap),
+            }
+        }
+    }
+
+    fn is_elsewhere(&self, event: &PushedEvent) -> bool {
+        self.conversation_id
+            .is_some_and(|id| id != event.conversation_id)
+    }
+
+    /// Does the first piece of work. It leaves the queue only when it is done.
+    async fn catch_up(&mut self) -> StoreResult<()> {
+        let Some(work) = self.work.front_mut() else {
+            return Ok(());
+        };
+        let mut found = Vec::new();
+        let next = match work {
+            Work::Missed(event) => {
+                if let Some(id) = event.generation_id {
+                    found = log(&self.app, id, self.seen.last(id)).await;
+                }
+                found.push(Arc::clone(event));
+                None
+            }
+            Work::Gap => {
+                let ids = missed(
+                    &self.app,
+                    self.user_id,
+                    self.conversation_id,
+                    self.since,
+                    &self.seen,
+                )
+                .await?;
+                Some(Work::Logs(ids))
+            }
+            Work::Resume(id, after) => {
+                found = whole_log(&self.app, self.user_id, *id, *after).await?;
+                let younger = match (self.conversation_id, &after) {
+                    // A resumed feed of a conversation goes on with everything younger.
+                    (Some(conversation_id), Some(_)) => {
+                        let mut tx = self.app.db.user(self.user_id).await?;
+                        Some(
+                            generations::ids_since(&mut tx, conversation_id, *id)
+                                .await?
+                                .into(),
+                        )
+                    }
+                    _ => None,
+                };
+                self.seen.forget(*id, *after);
+                younger.map(Work::Logs)
+            }
+            Work::Logs(ids) => {
+                if let Some(id) = ids.front().copied() {
+                    found = whole_log(&self.app, self.user_id, id, self.seen.last(id)).await?;
+                    ids.pop_front();
+                }
+                (!ids.is_empty()).then(|| Work::Logs(std::mem::take(ids)))
+            }
+        };
+        match next {
+            Some(next) => *work = next,
+            None => drop(self.work.pop_front()),
+        }
+        self.ready.extend(found);
+        Ok(())
+    }
+}
+
+/// The generations that a gap may concern: those the feed was in the midst of, and those that were
+/// made since it began.
+async fn missed(
+    app: &AppState,
+    user_id: Uuid,
+    conversation_id: Option<Uuid>,
+    since: Uuid,
+    seen: &Seen,
+) -> StoreResult<VecDeque<Uuid>> {
+    let mut tx = app.db.user(user_id).await?;
+    let filter = Filter {
+        status: None,
+        conversation_id,
+        limit: LOOKED_AT,
+        offset: 0,
+    };
+    let (newest_first, _) = generations::list(&mut tx, &filter).await?;
+    let ids = newest_first.iter().rev().map(|generation| generation.id);
+    Ok(ids
+        .filter(|id| *id > since || seen.last(*id).is_some())
+        .filter(|id| !seen.has_ended(*id))
+        .collect())
+}
+
+async fn log(app: &AppState, id: Uuid, after: Option<EventId>) -> Vec<Arc<PushedEvent>> {
+    match read_log(&app.redis, id, after).await {
+        Ok(events) => events.into_iter().map(Arc::new).collect(),
+        Err(failure) => {
+            tracing::debug!(generation.id = %id, %failure, "log not read");
+            Vec::new()
+        }
+    }
+}
+
+/// The log, and the terminal event from the row where the log does not have it (any more).
+async fn whole_log(
+    app: &AppState,
+    user_id: Uuid,
+    id: Uuid,
+    after: Option<EventId>,
+) -> StoreResult<Vec<Arc<PushedEvent>>> {
+    if after.is_some_and(|id| id.seq == EventId::TERMINAL_SEQ) {
+        return Ok(Vec::new());
+    }
+    let mut events = log(app, id, after).await;
+    if !events.last().is_some_and(|event| event.kind.is_terminal())
+        && let Some((generation, _)) = load_generation(app, user_id, id).await?
+        && let Some(event) = terminal_event(&generation)
+    {
+        // The row ends before the log does: what came meanwhile stands before the end.
+        events = log(app, id, after).await;
+        if !events.last().is_some_and(|event| event.kind.is_terminal()) {
+            events.push(Arc::new(PushedEvent::from(&event)));
+        }
+    }
+    Ok(events)
+}
+
+/// The last event of each generation that was delivered.
+#[derive(Debug, Default)]
+struct Seen {
+    last: HashMap<Uuid, EventId>,
+    order: VecDeque<Uuid>,
+}
+
+impl Seen {
+    fn last(&self, generation_id: Uuid) -> Option<EventId> {
+        self.last.get(&generation_id).copied()
+    }
+
+    fn has_ended(&self, generation_id: Uuid) -> bool {
+        self.last(generation_id)
+            .is_some_and(|id| id.seq == EventId::TERMINAL_SEQ)
+    }
+
+    /// Whether the event was not delivered yet; remembers it.
+    fn admit(&mut self, event: &PushedEvent) -> bool {
+        let Some(id) = event.generation_id else {
+            return true;
+        };
+        if self.last(id).is_some_and(|last| event.id <= last) {
+            return false;
+        }
+        if self.last.insert(id, event.id).is_none() {
+            self.order.push_back(id);
+            if self.order.len() > REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.last.remove(&oldest);
+            }
+        }
+        true
+    }
+
+    /// Whether events of the same attempt are missing before this one. Of the terminal event
+    /// nobody knows its number, so it says nothing.
+    fn has_missed(&self, event: &PushedEvent) -> bool {
+        let Some(last) = event.generation_id.and_then(|id| self.last(id)) else {
+            return false;
+        };
+        let next = last.seq.saturating_add(1);
+        event.kind != EventType::Queued
+            && !event.kind.is_terminal()
+            && event.id.attempt == last.attempt
+            && event.id.seq > next
+    }
+
+    /// Goes back to a point the client named.
+    fn forget(&mut self, generation_id: Uuid, to: Option<EventId>) {
+        match to {
+            Some(id) => {
+                if self.last.insert(generation_id, id).is_none() {
+                    self.order.push_back(generation_id);
+                }
+            }
+            None => {
+                self.last.remove(&generation_id);
+                self.order.retain(|id| *id != generation_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(attempt: u32, seq: u32, kind: EventType) -> PushedEvent {
+        let generation_id = Uuid::from_u128(7);
+        let id = EventId {
+            generation_id,
+            attempt,
+            seq,
+        };
+        PushedEvent {
+            id,
+            kind,
+            generation_id: Some(generation_id),
+            conversation_id: Uuid::nil(),
+            json: "{}".into(),
+        }
+    }
+
+    #[test]
+    fn an_event_is_delivered_once_and_a_jump_is_noticed() {
+        let mut seen = Seen::default();
+        assert!(seen.admit(&event(0, 1, EventType::Queued)));
+        assert!(!seen.admit(&event(0, 1, EventType::Queued)));
+        assert!(!seen.has_missed(&event(1, 1, EventType::InProgress)));
+        assert!(seen.admit(&event(1, 1, EventType::InProgress)));
+        assert!(!seen.has_missed(&event(1, 2, EventType::Delta)));
+        assert!(seen.has_missed(&event(1, 3, EventType::Delta)));
+        assert!(seen.admit(&event(1, EventId::TERMINAL_SEQ, EventType::Completed)));
+        assert!(seen.has_ended(Uuid::from_u128(7)));
+        assert!(!seen.admit(&event(1, 3, EventType::Delta)));
+    }
+
+    #[test]
+    fn a_resumed_client_gets_again_what_it_asks_for() {
+        let mut seen = Seen::default();
+        assert!(seen.admit(&event(1, 5, EventType::Delta)));
+        seen.forget(Uuid::from_u128(7), Some(event(1, 2, EventType::Delta).id));
+        assert!(seen.admit(&event(1, 3, EventType::Delta)));
+        seen.forget(Uuid::from_u128(7), None);
+        assert!(seen.admit(&event(0, 1, EventType::Queued)));
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_a_user_does() {
+        let mut seen = Seen::default();
+        for number in 0..2000_u128 {
+            let generation_id = Uuid::from_u128(number);
+            let id = EventId {
+                generation_id,
+                attempt: 0,
+                seq: 1,
+            };
+            seen.admit(&PushedEvent {
+                id,
+                generation_id: Some(generation_id),
+                ..event(0, 1, EventType::Queued)
+            });
+        }
+        assert_eq!(
+            (seen.last.len(), seen.order.len()),
+            (REMEMBERED, REMEMBERED)
+        );
+    }
+}

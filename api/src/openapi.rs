@@ -1,0 +1,206 @@
+//! The OpenAPI document, made from the handlers.
+//!
+//! Handlers declare what is particular to them: the success, and each refusal as a status with its
+//! codes as the description. What follows from the shape of a request (a body can be malformed, a
+//! path parameter can be no id, a token can be missing) is added here for all of them alike.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use crate::error::{self, Code};
+
+/// The schemas no handler names by itself, and what the document says of itself.
+#[derive(Debug, OpenApi)]
+#[openapi(
+    info(title = "Balas", description = "Chat replies by language models: accept a message, follow its generation, keep the reply."),
+    components(schemas(error::ProblemBody<'_>, error::FieldError, Code, shared::domain::Event)),
+    tags(
+        (name = "conversations", description = "Threads of messages of one user."),
+        (name = "messages", description = "Turns of a conversation, and asking for replies."),
+        (name = "generations", description = "The work that makes one reply."),
+        (name = "push", description = "Events as they happen."),
+        (name = "operations", description = "Health and measurements."),
+    ),
+)]
+struct Head;
+
+/// The document before any route is added.
+#[must_use]
+pub fn head() -> utoipa::openapi::OpenApi {
+    Head::openapi()
+}
+
+/// The whole document as text, as served and as committed.
+pub fn text() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let (_, document) = crate::routes::table().split_for_parts();
+        let document = complete(serde_json::to_value(document).unwrap_or_default());
+        let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+        text.push('\n');
+        text
+    });
+    &TEXT
+}
+
+fn complete(mut document: Value) -> Value {
+    document["openapi"] = json!("3.1.0");
+    document["components"]["securitySchemes"] = json!({
+        "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+        "service_key": { "type": "apiKey", "in": "header", "name": "X-Service-Key" },
+    });
+    document["components"]["headers"] = headers();
+    let Some(paths) = document["paths"].as_object_mut() else {
+        return document;
+    };
+    for (path, item) in paths {
+        let operations = item.as_object_mut().into_iter().flatten();
+        for operation in operations.filter_map(|(_, operation)| operation.as_object_mut()) {
+            complete_operation(path, operation);
+        }
+    }
+    document
+}
+
+fn headers() -> Value {
+    let header = |schema: &str, description: &str| json!({ "schema": { "type": schema }, "description": description });
+    json!({
+        "X-Request-Id": header("string", "The id of this request, the caller's own if it sent one."),
+        "RateLimit-Policy": header("string", "Requests per period: `<count>;w=<seconds>`."),
+        "RateLimit-Limit": header("integer", "Requests per period."),
+        "RateLimit-Remaining": header("integer", "Requests that may follow at once."),
+        "RateLimit-Reset": header("integer", "Seconds until all of them may."),
+        "Retry-After": header("integer", "Seconds until the next request may come."),
+    })
+}
+
+fn complete_operation(path: &str, operation: &mut Map<String, Value>) {
+    if operation.get("security").is_none() {
+        let scheme = match path {
+            path if path.starts_with("/api/") => json!([{ "bearer": [] }]),
+            path if path.starts_with("/internal/") => json!([{ "service_key": [] }]),
+            _ => json!([]),
+        };
+        operation.insert("security".into(), scheme);
+    }
+    let mut codes = implied(operation);
+    let responses = operation.entry("responses").or_insert_with(|| json!({}));
+    let Some(responses) = responses.as_object_mut() else {
+        return;
+    };
+    let refusals = responses
+        .iter()
+        .filter(|(status, _)| status.as_str() >= "400");
+    // One that declares a body of its own means it.
+    let (refusals, own): (Vec<_>, Vec<_>) =
+        refusals.partition(|(_, response)| response.get("content").is_none());
+    own.into_iter()
+        .for_each(|(status, _)| drop(codes.remove(status)));
+    let refusals: Vec<String> = refusals
+        .into_iter()
+        .map(|(status, _)| status.clone())
+        .collect();
+    for status in refusals {
+        let text = responses.remove(&status).unwrap_or_default();
+        let names = text["description"]
+            .as_str()
+            .unwrap_or_default()
+            .split_whitespace();
+        for name in names {
+            // An unknown name stays visible, so that the test of the document finds it.
+            codes
+                .entry(status.clone())
+                .or_default()
+                .push(name.to_owned());
+        }
+    }
+    for (status, mut names) in codes {
+        names.sort_unstable();
+        names.dedup();
+        responses.insert(status, problem_response(&names));
+    }
+    for (_, response) in responses {
+        response["headers"]["X-Request-Id"] =
+            json!({ "$ref": "#/components/headers/X-Request-Id" });
+    }
+}
+
+/// The refusals that follow from what the operation takes.
+fn implied(operation: &Map<String, Value>) -> BTreeMap<String, Vec<String>> {
+    let mut codes = vec![
+        Code::RateLimited,
+        Code::Internal,
+        Code::Unavailable,
+        Code::Timeout,
+    ];
+    let secured = |scheme: &str| {
+        operation["security"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one.get(scheme).is_some()))
+    };
+    if secured("bearer") {
+        codes.extend([
+            Code::Unauthenticated,
+            Code::TokenInvalid,
+            Code::TokenExpired,
+        ]);
+    }
+    if secured("service_key") {
+        codes.push(Code::ServiceKeyInvalid);
+    }
+    let parameters = operation.get("parameters").and_then(Value::as_array);
+    if parameters.is_some_and(|all| !all.is_empty()) {
+        codes.push(Code::ValidationFailed);
+    }
+    if parameters
+        .into_iter()
+        .flatten()
+        .any(|parameter| parameter["in"] == "path")
+    {
+        codes.extend([Code::MalformedRequest, Code::RouteNotFound]);
+    }
+    if operation.contains_key("requestBody") {
+        codes.extend([
+            Code::MalformedJson,
+            Code::MalformedRequest,
+            Code::BodyTimeout,
+            Code::BodyTooLarge,
+            Code::UnsupportedMediaType,
+            Code::ValidationFailed,
+        ]);
+    }
+    let mut by_status = BTreeMap::<String, Vec<String>>::new();
+    for code in codes {
+        by_status
+            .entry(code.status().as_str().to_owned())
+            .or_default()
+            .push(code.as_str().to_owned());
+    }
+    by_status
+}
+
+fn problem_response(names: &[String]) -> Value {
+    let lines = names.iter().map(|name| match Code::from_name(name) {
+        Some(code) => format!("`{name}`: {}", code.doc()),
+        None => format!("`{name}`"),
+    });
+    let mut headers = json!({});
+    if names.iter().any(|name| name == Code::RateLimited.as_str()) {
+        for name in [
+            "Retry-After",
+            "RateLimit-Policy",
+            "RateLimit-Limit",
+            "RateLimit-Remaining",
+            "RateLimit-Reset",
+        ] {
+            headers[name] = json!({ "$ref": format!("#/components/headers/{name}") });
+        }
+    }
+    json!({
+        "description": lines.collect::<Vec<_>>().join("\n\n"),
+        "headers": headers,
+        "content": { error::CONTENT_TYPE: { "schema": { "$ref": "#/components/schemas/Problem" } } },
+    })
+}

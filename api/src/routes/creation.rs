@@ -1,0 +1,145 @@
+//! What every request that creates something goes through: a repeated one gets its first answer
+//! again, a new one counts against its limit, and the answer is kept in the transaction that did
+//! the work.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue};
+use shared::limits::Limit;
+use shared::store::UserTx;
+use shared::store::idempotency::{self, Known};
+use uuid::Uuid;
+
+use super::view::Answer;
+use crate::app::AppState;
+use crate::error::{Code, Problem, Result};
+use crate::extract::{IdempotencyKey, Idempotent};
+use crate::limits::{self, Budget};
+
+/// How much longer than its wait a request counts as running: the time to tell its client.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// How a creating request goes on.
+pub(super) enum Begun {
+    /// It was answered before.
+    Answered(Response),
+    /// It is new.
+    New(Creation),
+}
+
+/// A new request and the transaction to do its work in.
+pub(super) struct Creation {
+    pub tx: UserTx,
+    kept: Kept,
+}
+
+/// What is left to do when the work is committed.
+pub(super) struct Kept {
+    key: Option<(IdempotencyKey, [u8; 32])>,
+    budget: Budget,
+    answer: Option<Answer>,
+}
+
+/// Begins. A key is looked up before the limit is counted, so that a repeated request is never
+/// refused by it.
+pub(super) async fn begin<T>(
+    app: &AppState,
+    user_id: Uuid,
+    request: &Idempotent<T>,
+    limit: Limit,
+) -> Result<Begun> {
+    let Some(key) = &request.key else {
+        let budget = limits::count(app, limit, user_id).await?;
+        let tx = app.db.user(user_id).await?;
+        return Ok(Begun::New(Creation {
+            tx,
+            kept: Kept {
+                key: None,
+                budget,
+                answer: None,
+            },
+        }));
+    };
+    let mut tx = app.db.user(user_id).await?;
+    match idempotency::look_up(&mut tx, key.as_str(), &request.fingerprint).await? {
+        Known::New => {
+            let budget = limits::count(app, limit, user_id).await?;
+            let key = Some((key.clone(), request.fingerprint));
+            Ok(Begun::New(Creation {
+                tx,
+                kept: Kept {
+                    key,
+                    budget,
+                    answer: None,
+                },
+            }))
+        }
+        Known::Answered(replay) => {
+            let mut response = Answer(replay).into_response();
+            let name = HeaderName::from_static("idempotency-replayed");
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from_static("true"));
+            Ok(Begun::Answered(response))
+        }
+        Known::Running => {
+            Err(Problem::of(Code::IdempotencyInProgress).with_header(http::header::RETRY_AFTER, 1))
+        }
+        Known::Conflict => Err(Problem::of(Code::IdempotencyConflict)),
+    }
+}
+
+impl Creation {
+    /// Commits the work together with its answer. `wait` is how long the client may be held before
+    /// it gets one.
+    pub(super) async fn commit(mut self, answer: Answer, wait: Option<Duration>) -> Result<Kept> {
+        if let Some((key, fingerprint)) = &self.kept.key {
+            let running_ms =
+                wait.map(|wait| i64::try_from((wait + MARGIN).as_millis()).unwrap_or(i64::MAX));
+            idempotency::keep(
+                &mut self.tx,
+                key.as_str(),
+                fingerprint,
+                &answer.0,
+                running_ms,
+            )
+            .await?;
+        }
+        self.tx.commit().await?;
+        Ok(Kept {
+            answer: Some(answer),
+            ..self.kept
+        })
+    }
+}
+
+impl Kept {
+    /// Answers. Where the client gets something else than what was kept, that is kept instead.
+    pub(super) async fn answer(self, app: &AppState, user_id: Uuid, answer: Answer) -> Response {
+        if let Some((key, _)) = &self.key
+            && self.answer.as_ref() != Some(&answer)
+            && let Err(error) = replace(app, user_id, key, &answer).await
+        {
+            // The work is done and the first answer tells so; a repetition gets that one.
+            tracing::warn!(
+                error = crate::error::chain(&error),
+                "failed to keep an answer for repetitions"
+            );
+        }
+        let mut response = answer.into_response();
+        self.budget.write(&mut response);
+        response
+    }
+}
+
+async fn replace(
+    app: &AppState,
+    user_id: Uuid,
+    key: &IdempotencyKey,
+    answer: &Answer,
+) -> Result<()> {
+    let mut tx = app.db.user_async(user_id).await?;
+    idempotency::replace(&mut tx, key.as_str(), &answer.0).await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,357 @@
+//! `/api/chat/conversations/{id}/messages`: turns of a conversation, and asking for replies.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use shared::domain::{Attachment, ContentType};
+use shared::store::generations::{self as store, Concurrency, NewMessage};
+use shared::store::messages::{self, Cursor};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::conversations::not_found;
+use super::creation::{Begun, begin};
+use super::view::{self, Accepted, Answer, CursorPage, Links, Messages};
+use super::{model, reply};
+use crate::app::AppState;
+use crate::error::{Checks, Code, FieldError, Problem, Result};
+use crate::extract::{Correlation, Idempotent, Limit, Path, Prefer, Query, User};
+use crate::{cancelled, limits};
+
+/// A message to answer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PostMessage {
+    /// Not blank, and at most `MAX_MESSAGE_LENGTH` characters (4000 unless set otherwise).
+    #[schema(min_length = 1)]
+    content: String,
+    /// `text` without one.
+    #[serde(default)]
+    #[schema(required = false)]
+    content_type: ContentType,
+    /// What the text is about.
+    #[serde(default)]
+    #[schema(required = false, max_items = 10)]
+    attachments: Vec<Attachment>,
+    /// The message of the same conversation that this one continues.
+    #[schema(nullable = false)]
+    parent_message_id: Option<Uuid>,
+    /// A model to try first; `model_unknown` when it may not be chosen.
+    #[schema(nullable = false, max_length = 200)]
+    model: Option<String>,
+    /// What to do while a generation of the conversation is unfinished.
+    #[serde(default)]
+    #[schema(required = false)]
+    concurrency: ConcurrencyChoice,
+    /// Whether the text is wanted as it comes; without it, only the end is pushed.
+    #[serde(default = "yes")]
+    #[schema(required = false, default = true)]
+    stream: bool,
+}
+
+/// What a new message does while a generation of its conversation is unfinished.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ConcurrencyChoice {
+    /// Waits its turn.
+    #[default]
+    Enqueue,
+    /// Is refused with `conversation_busy`.
+    Reject,
+    /// Cancels the unfinished ones first.
+    Interrupt,
+}
+
+/// Asks for another reply.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Regenerate {
+    /// A model to try first.
+    #[schema(nullable = false, max_length = 200)]
+    model: Option<String>,
+}
+
+/// Which messages to read.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Messages per page.
+    #[serde(default)]
+    #[param(value_type = u32, minimum = 1, maximum = 200, default = 50, required = false)]
+    limit: Limit<50, 200>,
+    /// Only those before this message; the newest of them.
+    before_id: Option<Uuid>,
+    /// Only those after this message; the oldest of them.
+    after_id: Option<Uuid>,
+}
+
+const MAX_ATTACHMENTS: usize = 10;
+
+fn yes() -> bool {
+    true
+}
+
+/// Stores a message and queues the generation of its reply.
+#[utoipa::path(
+    post, path = "/api/chat/conversations/{conversation_id}/messages", tag = "messages",
+    params(("conversation_id" = Uuid, Path), super::IdempotencyHeader, super::PreferHeader),
+    request_body = PostMessage,
+    responses(
+        (status = 202, body = view::Accepted, headers(("Location" = String, description = "The generation."))),
+        (status = 200, body = view::Replied, description = "With `Prefer: wait`: the generation has ended."),
+        (status = 404, description = "conversation_not_found"),
+        (status = 409, description = "conversation_busy conversation_archived idempotency_in_progress"),
+        (status = 422, description = "message_too_long model_unknown idempotency_conflict"),
+    )
+)]
+pub(super) async fn post(
+    State(app): State<AppState>,
+    User(user): User,
+    Path(conversation_id): Path<Uuid>,
+    prefer: Prefer,
+    correlation: Correlation,
+    request: Idempotent<PostMessage>,
+) -> Result<Response> {
+    let message = check(
+        &request.body,
+        conversation_id,
+        app.gate.config.limits.max_message_length,
+    )?;
+    let chain = model::chain(&app, &user, request.body.model.as_deref())?;
+    let work = model::work(&app, &user, &chain, request.body.stream, &correlation);
+    let mut creation = match begin(
+        &app,
+        user.id,
+        &request,
+        limits::messages(&app.gate.config.limits),
+    )
+    .await?
+    {
+        Begun::Answered(response) => return Ok(response),
+        Begun::New(creation) => creation,
+    };
+    let concurrency = Concurrency::from(request.body.concurrency);
+    let mut interrupted = Vec::new();
+    if concurrency == Concurrency::Interrupt {
+        if !store::lock_conversation(&mut creation.tx, conversation_id).await? {
+            return Err(not_found());
+        }
+        interrupted = store::cancel_unfinished(&mut creation.tx, conversation_id, false).await?;
+    }
+    let accepted = store::accept(
+        &mut creation.tx,
+        &app.gate.clock,
+        &message,
+        &work,
+        concurrency,
+    )
+    .await?;
+    let (user_message, generation, is_head) = match accepted {
+        store::Accepted::Stored {
+            user_message,
+            generation,
+            is_head,
+        } => (*user_message, *generation, is_head),
+        store::Accepted::ConversationNotFound => return Err(not_found()),
+        store::Accepted::NotActive => return Err(Problem::of(Code::ConversationArchived)),
+        store::Accepted::ParentNotFound => {
+            return Err(Problem::field(
+                "parent_message_id",
+                "is no message of this conversation",
+            ));
+        }
+        store::Accepted::Busy => return Err(Problem::of(Code::ConversationBusy)),
+    };
+    let links = Links::of(generation.id);
+    let location = Some(links.this.clone());
+    let body = Accepted {
+        user_message: Some(user_message),
+        generation,
+        links,
+    };
+    let answer = Answer::new(StatusCode::ACCEPTED, location, &body)?;
+    let kept = creation.commit(answer, prefer.wait).await?;
+    cancelled::tell(&app, user.id, interrupted).await;
+    Ok(reply::answer(&app, &user, kept, body, is_head, prefer).await)
+}
+
+/// The messages of a conversation, oldest first in the page.
+#[utoipa::path(
+    get, path = "/api/chat/conversations/{conversation_id}/messages", tag = "messages",
+    params(("conversation_id" = Uuid, Path), ListQuery),
+    responses((status = 200, body = Messages), (status = 404, description = "conversation_not_found"))
+)]
+pub(super) async fn list(
+    State(app): State<AppState>,
+    User(user): User,
+    Path(conversation_id): Path<Uuid>,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<Messages>> {
+    let cursor = match (query.before_id, query.after_id) {
+        (None, None) => Cursor::Newest,
+        (Some(id), None) => Cursor::Before(id),
+        (None, Some(id)) => Cursor::After(id),
+        (Some(_), Some(_)) => {
+            return Err(Problem::field(
+                "after_id",
+                "must not stand beside before_id",
+            ));
+        }
+    };
+    let mut tx = app.db.user(user.id).await?;
+    shared::store::conversations::find(&mut tx, conversation_id)
+        .await?
+        .ok_or_else(not_found)?;
+    let limit = query.limit.get();
+    let (messages, has_more) = messages::list(&mut tx, conversation_id, cursor, limit).await?;
+    let edge = if query.after_id.is_some() {
+        messages.last()
+    } else {
+        messages.first()
+    };
+    let next_cursor = edge.filter(|_| has_more).map(|message| message.id);
+    Ok(axum::Json(Messages {
+        messages,
+        pagination: CursorPage {
+            limit,
+            next_cursor,
+            has_more,
+        },
+    }))
+}
+
+/// Asks for another reply to the message that this one answers. The old reply stays.
+#[utoipa::path(
+    post, path = "/api/chat/conversations/{conversation_id}/messages/{message_id}/regenerate", tag = "messages",
+    params(
+        ("conversation_id" = Uuid, Path), ("message_id" = Uuid, Path),
+        super::IdempotencyHeader, super::PreferHeader,
+    ),
+    request_body = Regenerate,
+    responses(
+        (status = 202, body = view::Accepted, headers(("Location" = String, description = "The generation."))),
+        (status = 200, body = view::Regenerated, description = "With `Prefer: wait`: the generation has ended."),
+        (status = 404, description = "message_not_found"),
+        (status = 409, description = "conversation_archived idempotency_in_progress"),
+        (status = 422, description = "not_regenerable model_unknown idempotency_conflict"),
+    )
+)]
+pub(super) async fn regenerate(
+    State(app): State<AppState>,
+    User(user): User,
+    Path((conversation_id, message_id)): Path<(Uuid, Uuid)>,
+    prefer: Prefer,
+    correlation: Correlation,
+    request: Idempotent<Regenerate>,
+) -> Result<Response> {
+    let chain = model::chain(&app, &user, request.body.model.as_deref())?;
+    let work = model::work(&app, &user, &chain, true, &correlation);
+    let mut creation = match begin(
+        &app,
+        user.id,
+        &request,
+        limits::messages(&app.gate.config.limits),
+    )
+    .await?
+    {
+        Begun::Answered(response) => return Ok(response),
+        Begun::New(creation) => creation,
+    };
+    let tx = &mut creation.tx;
+    let queued = store::regenerate(tx, &app.gate.clock, conversation_id, message_id, &work).await?;
+    let (generation, is_head) = match queued {
+        store::Regenerated::Queued {
+            generation,
+            is_head,
+        } => (*generation, is_head),
+        store::Regenerated::NotFound => return Err(Problem::of(Code::MessageNotFound)),
+        store::Regenerated::NotActive => return Err(Problem::of(Code::ConversationArchived)),
+        store::Regenerated::NotAReply => return Err(Problem::of(Code::NotRegenerable)),
+    };
+    let links = Links::of(generation.id);
+    let location = Some(links.this.clone());
+    let body = Accepted {
+        user_message: None,
+        generation,
+        links,
+    };
+    let answer = Answer::new(StatusCode::ACCEPTED, location, &body)?;
+    let kept = creation.commit(answer, prefer.wait).await?;
+    Ok(reply::answer(&app, &user, kept, body, is_head, prefer).await)
+}
+
+fn check(body: &PostMessage, conversation_id: Uuid, max_length: usize) -> Result<NewMessage<'_>> {
+    let mut checks = Checks::default();
+    let length = body.content.chars().count();
+    if length > max_length {
+        let message = format!("has {length} characters, at most {max_length} are allowed");
+        let error = FieldError {
+            field: "content".to_owned(),
+            message,
+        };
+        return Err(Problem::coded_fields(Code::MessageTooLong, vec![error]));
+    }
+    checks.require(
+        !body.content.trim().is_empty(),
+        "content",
+        "must not be blank",
+    );
+    let count = body.attachments.len();
+    checks.require(
+        count <= MAX_ATTACHMENTS,
+        "attachments",
+        "must be at most 10",
+    );
+    for (index, attachment) in body.attachments.iter().enumerate().take(MAX_ATTACHMENTS) {
+        let url = is_web_address(&attachment.url);
+        checks.require(
+            url,
+            format!("attachments[{index}].url"),
+            "must be an http or https address of at most 2048 bytes",
+        );
+        let kind = is_media_type(&attachment.media_type);
+        checks.require(
+            kind,
+            format!("attachments[{index}].media_type"),
+            "must be a media type such as image/png",
+        );
+    }
+    checks.finish()?;
+    Ok(NewMessage {
+        conversation_id,
+        content: &body.content,
+        content_type: body.content_type,
+        attachments: &body.attachments,
+        parent_message_id: body.parent_message_id,
+    })
+}
+
+fn is_web_address(url: &str) -> bool {
+    let uri = url.parse::<http::Uri>().ok().filter(|_| url.len() <= 2048);
+    uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+/// `type/subtype` of RFC 6838, 4.2.
+fn is_media_type(text: &str) -> bool {
+    let name = |part: &str| {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
+        (1..=127).contains(&part.len()) && part.bytes().all(legal)
+    };
+    text.split_once('/')
+        .is_some_and(|(kind, subtype)| name(kind) && name(subtype))
+}
+
+impl From<ConcurrencyChoice> for Concurrency {
+    fn from(choice: ConcurrencyChoice) -> Self {
+        match choice {
+            ConcurrencyChoice::Enqueue => Self::Enqueue,
+            ConcurrencyChoice::Reject => Self::Reject,
+            ConcurrencyChoice::Interrupt => Self::Interrupt,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Every route of the API.
+
+mod conversations;
+mod creation;
+mod events;
+mod feedback;
+mod generations;
+mod health;
+mod messages;
+mod model;
+mod parameters;
+mod reply;
+mod socket;
+mod view;
+
+use parameters::{IdempotencyHeader, IfMatchHeader, LastEventIdHeader, PreferHeader};
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::AppState;
+use crate::error::{Code, Problem};
+use crate::{console, docs, middleware, openapi};
+
+pub(crate) use generations::load as load_generation;
+
+/// The documented routes.
+pub(crate) fn table() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(conversations::create, conversations::list))
+        .routes(routes!(
+            conversations::read,
+            conversations::replace,
+            conversations::update,
+            conversations::delete
+        ))
+        .routes(routes!(messages::post, messages::list))
+        .routes(routes!(messages::regenerate))
+        .routes(routes!(feedback::put))
+        .routes(routes!(generations::list))
+        .routes(routes!(generations::read))
+        .routes(routes!(generations::cancel))
+        .routes(routes!(events::of_generation))
+        .routes(routes!(events::of_conversation))
+        .routes(routes!(socket::ticket))
+        .routes(routes!(socket::open))
+        .routes(routes!(health::health))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .fallback(async || Problem::of(Code::RouteNotFound))
+}
+
+/// Pages and documents, which need no token and are limited by address.
+pub(crate) fn files(state: &AppState) -> Router<AppState> {
+    Router::new()
+        .route("/", get(console::index))
+        .route("/assets/{*path}", get(console::asset))
+        .route("/openapi.json", get(docs::document))
+        .merge(docs::pages())
+        .route_layer(from_fn_with_state(state.clone(), middleware::public))
+}

@@ -1,0 +1,176 @@
+//! Listening, and ending without cutting anybody off.
+//!
+//! The end: readiness turns false (`Lifecycle::stopping`), after `SHUTDOWN_DELAY` the listener closes
+//! and `closing` tells sockets and streams to reconnect elsewhere, requests in flight finish within
+//! `SHUTDOWN_GRACE`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use shared::lifecycle::Lifecycle;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::config::ServerConfig;
+use crate::middleware::Peer;
+
+/// Bytes of the head of an HTTP/1 request, and of the buffer of its connection.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// How long an idle connection stays; longer than the 60 s that load balancers keep theirs, so that
+/// it is never the server that closes a connection just as a request is under way. A client that
+/// sends its head slower than that is cut off as well.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// A client that connects and says nothing is cut off.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Dead HTTP/2 peers are found by pings.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens the listener.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() {
+        TcpSocket::new_v6()?
+    } else {
+        TcpSocket::new_v4()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    // Thousands of sockets reconnect at once when a replica goes.
+    socket.listen(4096)
+}
+
+/// Serves until `lifecycle` stops; returns once the listener is closed, while connections may still
+/// be finishing as tasks of `lifecycle`.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    config: &ServerConfig,
+    lifecycle: &Lifecycle,
+    closing: &CancellationToken,
+) {
+    let builder = Arc::new(builder());
+    let places = Arc::new(Semaphore::new(config.max_connections));
+    let delay = async {
+        lifecycle.stopping().cancelled().await;
+        tokio::select! {
+            () = tokio::time::sleep(config.shutdown_delay) => {}
+            () = lifecycle.hurry().cancelled() => {}
+        }
+    };
+    tokio::pin!(delay);
+    loop {
+        let accepting = async {
+            // Never closed, so this only waits for a place.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = &mut delay => break,
+            accepted = accepting => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = Connection {
+                    stream,
+                    peer,
+                    router: router.clone(),
+                    builder: Arc::clone(&builder),
+                    closing: closing.clone(),
+                    hurry: lifecycle.hurry().clone(),
+                };
+                lifecycle.spawn(async move {
+                    connection.run().await;
+                    drop(place);
+                });
+            }
+            // Out of file descriptors, or the client has gone already. Pausing keeps the loop from
+            // spinning while nothing can be done.
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    closing.cancel();
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    closing: CancellationToken,
+    hurry: CancellationToken,
+}
+
+impl Connection {
+    async fn run(self) {
+        // Deltas are small and each one matters now.
+        let _ = self.stream.set_nodelay(true);
+        match tokio::time::timeout(FIRST_BYTE_TIMEOUT, self.stream.readable()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+        let peer = Peer(self.peer);
+        let service = self
+            .router
+            .map_request(move |mut request: hyper::Request<Incoming>| {
+                request.extensions_mut().insert(peer);
+                request.map(Body::new)
+            });
+        let connection = self.builder.serve_connection_with_upgrades(
+            TokioIo::new(self.stream),
+            TowerToHyperService::new(service),
+        );
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = self.closing.cancelled() => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = self.hurry.cancelled() => return,
+                }
+            }
+        };
+        // Clients go away in many ways; none of them is a fault of ours.
+        if let Err(error) = ended {
+            tracing::debug!(error = %error, "a connection ended early");
+        }
+    }
+}
