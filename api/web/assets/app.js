@@ -10,6 +10,8 @@ import { ThreadView } from "./view.js";
 const $ = (id) => document.getElementById(id);
 const PAGE = 40;
 const LIST_PAGE = 40;
+/** The newest this many tell what each reply cost; all unfinished ones are among them. */
+const GENERATIONS = 100;
 const AGAIN_MS = 3000;
 /** How often the lists are read again while there is no feed to tell of changes. */
 const POLL_MS = 15_000;
@@ -144,7 +146,7 @@ export class App {
     try {
       const [{ conversation, messages }, { generations }] = await Promise.all([
         this.api.get(`/conversations/${encodeURIComponent(thread.id)}?messages=${PAGE}`),
-        this.api.get(`/generations?conversation_id=${encodeURIComponent(thread.id)}`),
+        this.api.get(`/generations?conversation_id=${encodeURIComponent(thread.id)}&limit=${GENERATIONS}`),
       ]);
       if (this.state.thread !== thread) return;
       thread.conversation = conversation;
@@ -197,7 +199,7 @@ export class App {
       return;
     }
     try {
-      const { generations } = await this.api.get(`/generations?conversation_id=${thread.id}`);
+      const { generations } = await this.api.get(`/generations?conversation_id=${thread.id}&limit=${GENERATIONS}`);
       for (let more = true; more; ) {
         const after = store.newestMessageId(thread);
         const page = await this.api.get(`/conversations/${thread.id}/messages?limit=100${after ? `&after_id=${after}` : ""}`);
@@ -461,14 +463,14 @@ export class App {
     $("message").focus();
   }
 
-  /** A stored reply is regenerated; a question that got none is asked again, as an answer to itself. */
+  /** A stored reply is regenerated; a question that got none is sent once more. */
   askAgain(turn) {
     if (turn.replies.some((reply) => reply.message)) {
       this.regenerate(turn);
       return;
     }
     const { thread } = this.state;
-    this.outbox.add({ conversationId: thread.id, draftKey: thread.draftKey, content: turn.user.content, parent: turn.user.id });
+    this.outbox.add({ conversationId: thread.id, draftKey: thread.draftKey, content: turn.user.content });
     this.view.follow();
   }
 

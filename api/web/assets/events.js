@@ -89,6 +89,11 @@ export function followGeneration(api, id, after, hooks) {
     try {
       const headers = cursor ? { "Last-Event-ID": cursor } : {};
       const response = await api.open("GET", `/generations/${id}/events`, { headers, signal: dead.signal });
+      // The log has nothing after the event we have.
+      if (response.status === 204) {
+        hooks.gone();
+        return true;
+      }
       hooks.trouble(false);
       for await (const item of readSse(response.body, onBytes)) {
         if (stop.signal.aborted) return true;

@@ -20,13 +20,12 @@ export class Outbox {
   }
 
   /** Takes a message; it leaves after those that came before it, so a person's order is kept. */
-  add({ conversationId, draftKey, content, parent = null, interrupt = false }) {
+  add({ conversationId, draftKey, content, interrupt = false }) {
     const item = {
       key: newKey(),
       conversationId,
       draftKey,
       content,
-      parent,
       interrupt,
       at: new Date().toISOString(),
       state: "sending", // sending | waiting (no answer yet) | refused
@@ -98,7 +97,6 @@ export class Outbox {
       this.hooks.created(item, conversation);
     }
     const body = { content: item.content };
-    if (item.parent) body.parent_message_id = item.parent;
     if (item.interrupt) body.concurrency = "interrupt";
     const answer = await this.api.post(`/conversations/${item.conversationId}/messages`, body, item.key);
     const at = this.items.indexOf(item);

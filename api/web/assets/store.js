@@ -165,8 +165,6 @@ export function turnsOf(thread, outbox) {
   for (const message of [...thread.messages.values()].sort(byId)) {
     if (message.sender_type !== "assistant") {
       byMessage.set(message.id, newTurn(thread.turnKeys.get(message.id) ?? message.id, message));
-      const earlier = byMessage.get(message.parent_message_id);
-      if (earlier && message.sender_type === "user") earlier.askedAgain = true;
       continue;
     }
     const generation = answered.get(message.id) ?? null;
@@ -190,6 +188,12 @@ export function turnsOf(thread, outbox) {
     if (item.conversationId ? item.conversationId === thread.id : item.draftKey === thread.draftKey) {
       newTurn(item.key, { content: item.content, sender_type: "user", created_at: item.at }).draft = item;
     }
+  }
+  // A question that stands once more further down was asked again.
+  const later = new Set();
+  for (const turn of turns.toReversed()) {
+    turn.askedAgain = later.has(turn.user?.content);
+    later.add(turn.user?.content);
   }
   return turns;
 }

@@ -59,12 +59,16 @@ export class ReplyText {
     this.drawn = text;
   }
 
+  /** Adds to the last of several pieces: laying out one enormous paragraph anew in each frame would take too long. */
   appendPlain(text) {
-    if (this.plain) this.plain.appendData(text.slice(this.shown));
-    else {
-      this.plain = document.createTextNode(text.slice(this.settled));
-      this.tail.replaceChildren(h("p", { class: "plain" }, this.plain));
+    if (this.plain && this.plain.length < LONG_TAIL) {
+      this.plain.appendData(text.slice(this.shown));
+      return;
     }
+    const from = this.plain ? this.shown : this.settled;
+    if (!this.plain) this.tail.replaceChildren();
+    this.plain = document.createTextNode(text.slice(from));
+    this.tail.append(h("p", { class: "plain" }, this.plain));
   }
 }
 
