@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Script, cmd};
-use serde_json::json;
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -70,7 +69,10 @@ pub async fn announce(
         EventType::Queued,
         generation.conversation_id,
         clock.now(),
-        &json!({ "position": POSITION_MARK, "estimated_response_time_ms": ESTIMATE_MARK }),
+        &Queued {
+            position: POSITION_MARK,
+            estimated_response_time_ms: ESTIMATE_MARK,
+        },
     )
     .to_json();
     let (before, rest) = event
@@ -97,6 +99,13 @@ pub async fn announce(
     generation.queue_position = Some(position);
     generation.estimated_response_time_ms = (estimate > 0).then_some(estimate);
     Ok(())
+}
+
+/// The data of the event; a struct, because the script relies on the order of its fields.
+#[derive(serde::Serialize)]
+struct Queued {
+    position: u64,
+    estimated_response_time_ms: u64,
 }
 
 /// Numbers that no id or time of an event contains, replaced inside the script, where the list's

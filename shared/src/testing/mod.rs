@@ -150,6 +150,41 @@ impl TestEnv {
             .expect("the query gives a row")
     }
 
+    /// Takes the database away: every connection dies and none is let in.
+    ///
+    /// # Panics
+    /// When the server is away.
+    pub async fn close_database(&self) {
+        let mut admin = PgConnection::connect(&self.admin_url)
+            .await
+            .expect("the test database server answers");
+        execute(
+            &mut admin,
+            &format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", self.database),
+        )
+        .await;
+        let victims = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+            self.database
+        );
+        execute(&mut admin, &victims).await;
+    }
+
+    /// Gives it back.
+    ///
+    /// # Panics
+    /// When the server is away.
+    pub async fn open_database(&self) {
+        let mut admin = PgConnection::connect(&self.admin_url)
+            .await
+            .expect("the test database server answers");
+        execute(
+            &mut admin,
+            &format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", self.database),
+        )
+        .await;
+    }
+
     async fn superuser(&self) -> PgConnection {
         PgConnection::connect(&self.database_url)
             .await

@@ -48,10 +48,19 @@ impl Backend for QueueBackend {
     fn poll_next(
         &mut self,
         cx: &mut std::task::Context<'_>,
-        _: &WorkerContext,
+        worker: &WorkerContext,
     ) -> Poll<Option<Result<Self::Task, Self::Error>>> {
-        let job = ready!(self.claims.poll_recv(cx));
-        Poll::Ready(job.map(|job| Ok(Task::new(job))))
+        match ready!(self.claims.poll_recv(cx)) {
+            Some(job) => Poll::Ready(Some(Ok(Task::new(job)))),
+            None => {
+                // Every claim has been handed on, so now apalis may stop; told earlier, it would
+                // drop those still in the channel. It only refuses before it has started.
+                if let Err(error) = worker.stop() {
+                    tracing::debug!(%error, "not stopped");
+                }
+                Poll::Ready(None)
+            }
+        }
     }
 
     fn poll_close(
