@@ -184,8 +184,9 @@ pub struct Usage {
     pub cached_tokens: i32,
     /// Completion tokens spent on reasoning.
     pub reasoning_tokens: i32,
-    /// In the upstream's credits (OpenRouter: US dollars), a decimal; null while unknown.
-    #[schema(value_type = Option<String>)]
+    /// In the upstream's credits (OpenRouter: US dollars), to the last digit; null while unknown.
+    #[serde(with = "super::credits")]
+    #[schema(value_type = Option<f64>)]
     pub cost_credits: Option<Decimal>,
     /// Whether the model is free of charge.
     pub is_free_model: bool,

@@ -1,6 +1,7 @@
 //! The words of Balas as types: what the API shows, the worker makes and the store keeps.
 
 mod conversation;
+mod credits;
 mod event;
 mod generation;
 mod message;

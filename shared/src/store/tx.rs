@@ -151,20 +151,36 @@ impl Db {
     async fn begin(&self, statement: &str) -> StoreResult<Transaction<'static, Postgres>> {
         let mut tries = self.pool.size().clamp(1, 64);
         loop {
-            match self.pool.begin_with(AssertSqlSafe(statement)).await {
+            match self.begin_once(statement).await {
                 Err(sqlx::Error::Io(_) | sqlx::Error::BeginFailed | sqlx::Error::Protocol(_))
                     if tries > 0 =>
                 {
-                    tries -= 1
+                    tries -= 1;
                 }
-                // 57P01..03: the server is going down or coming up.
+                // The server is going down and said so on the idle connection.
                 Err(sqlx::Error::Database(error))
-                    if tries > 0 && error.code().is_some_and(|code| code == "57P01") =>
+                    if tries > 0 && error.code().as_deref() == Some("57P01") =>
                 {
                     tries -= 1;
                 }
                 other => return Ok(other?),
             }
+        }
+    }
+
+    /// Begins in a task of its own, because the caller may be dropped at any await. sqlx would put a
+    /// connection whose BEGIN was dropped half-way back into the pool with the transaction open, and
+    /// the next user of it would inherit its settings: another scope, or a commit that does not wait
+    /// for the disk. The task always gets to the end, and what nobody takes is rolled back.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task ends with its BEGIN; nothing need wait for it"
+    )]
+    async fn begin_once(&self, statement: &str) -> sqlx::Result<Transaction<'static, Postgres>> {
+        let (pool, statement) = (self.pool.clone(), AssertSqlSafe(statement.to_owned()));
+        match tokio::spawn(async move { pool.begin_with(statement).await }).await {
+            Ok(begun) => begun,
+            Err(_) => Err(sqlx::Error::WorkerCrashed),
         }
     }
 
