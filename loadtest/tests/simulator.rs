@@ -526,7 +526,9 @@ async fn the_wire_in_all_its_forms() {
 #[tokio::test]
 async fn characters_are_split_between_packets() {
     let simulator = Simulator::start().await;
-    let response = ask(&simulator, "x [[sim:split=1,tokens=4]]").await;
+    // Pieces of five bytes and characters of three: two borders of three fall inside one.
+    let message = "日本語".repeat(8);
+    let response = ask(&simulator, &format!("{message} [[sim:split=5,tokens=3]]")).await;
     let mut body = response.bytes_stream();
     let (mut all, mut split) = (Vec::new(), false);
     while let Some(bytes) = body.next().await {
@@ -540,13 +542,13 @@ async fn characters_are_split_between_packets() {
         ..Seen::default()
     };
     seen.parse();
-    assert_eq!(seen.text, reply_text("x", 4));
+    assert_eq!(seen.text, reply_text(&message, 3));
 }
 
 #[tokio::test]
 async fn ten_megabytes_arrive_whole() {
     let simulator = Simulator::start().await;
-    let message = "x [[sim:bytes=10000000,chunk=50]]";
+    let message = "x [[sim:bytes=10000000,chunk=500]]";
     let seen = read(ask(&simulator, message).await).await;
     assert_eq!(seen.text.len(), simulator.expected_reply(message).len());
     assert!(seen.text == simulator.expected_reply(message) && seen.text.len() > 9_999_990);
@@ -942,12 +944,9 @@ async fn a_thousand_streams_at_once() {
             .json(&body);
         reading.spawn(async move { (index, read(send.send().await.unwrap()).await) });
     }
-    while simulator.stats().in_flight < 1_000 {
-        simulator
-            .wait_for_call(|call| call.seq == simulator.stats().calls)
-            .await;
-        tokio::task::yield_now().await;
-    }
+    simulator
+        .wait_for_stats(|stats| stats.in_flight == 1_000)
+        .await;
     simulator.release();
     while let Some(read) = reading.join_next().await {
         let (index, seen) = read.unwrap();

@@ -87,7 +87,7 @@ pub(crate) async fn complete(
         Err(error) => (Decision::default(), Some(error.to_string())),
     };
     let question = said.pop().unwrap_or_default();
-    let call = shared.books.begin(Facts {
+    let facts = Facts {
         endpoint,
         session_id,
         user,
@@ -108,8 +108,8 @@ pub(crate) async fn complete(
             directives.cost
         },
         model,
-    });
-    let call = OpenCall::new(Arc::clone(&shared), call);
+    };
+    let call = OpenCall::begin(&shared, facts);
 
     if let Some(text) = unreadable {
         return answer::fail(
@@ -281,7 +281,7 @@ async fn whole(call: OpenCall, connection: Handle, plan: Plan) -> Response {
     } else {
         Duration::ZERO
     };
-    let mut releases = call.shared().releases();
+    let mut releases = call.releases();
     tokio::time::sleep(plan.ttft + writing).await;
     let created = clock::unix_micros() / 1_000_000;
     let sent = u32::try_from(tokens).unwrap_or(u32::MAX);

@@ -74,7 +74,7 @@ pub(crate) async fn embeddings(
         Ok(decision) => (decision, None),
         Err(error) => (Decision::default(), Some(error.to_string())),
     };
-    let call = shared.books.begin(Facts {
+    let facts = Facts {
         endpoint: Endpoint::Embeddings,
         session_id: None,
         user,
@@ -91,8 +91,8 @@ pub(crate) async fn embeddings(
         reasoning_tokens: 0,
         fixed_cost: directives.cost,
         model,
-    });
-    let call = OpenCall::new(Arc::clone(&shared), call);
+    };
+    let call = OpenCall::begin(&shared, facts);
 
     if let Some(text) = unreadable {
         return answer::fail(

@@ -120,10 +120,6 @@ impl Shared {
             .used()
     }
 
-    fn releases(&self) -> watch::Receiver<u64> {
-        self.releases.subscribe()
-    }
-
     fn release(&self) {
         self.releases.send_modify(|count| *count += 1);
     }
@@ -260,6 +256,22 @@ impl Simulator {
                 return call;
             }
             // The sender lives as long as `self`, so this does not fail.
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until the totals are as `wanted` says, and returns them. The caller bounds the
+    /// wait. `wanted` is asked again whenever a call begins, sends text, or ends.
+    pub async fn wait_for_stats(&self, wanted: impl Fn(&Stats) -> bool) -> Stats {
+        let mut changes = self.shared.books.watch();
+        loop {
+            changes.mark_unchanged();
+            let stats = self.stats();
+            if wanted(&stats) {
+                return stats;
+            }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }

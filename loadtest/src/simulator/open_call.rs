@@ -3,8 +3,10 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::Shared;
-use super::books::Call;
+use super::books::{Call, Facts};
 use super::records::Outcome;
 
 /// A call in flight. Dropped before anybody said how it ended, its client went away: the server
@@ -13,11 +15,25 @@ use super::records::Outcome;
 pub(crate) struct OpenCall {
     shared: Arc<Shared>,
     call: Arc<Call>,
+    releases: watch::Receiver<u64>,
 }
 
 impl OpenCall {
-    pub(crate) fn new(shared: Arc<Shared>, call: Arc<Call>) -> Self {
-        Self { shared, call }
+    /// Writes down that a call has begun.
+    pub(crate) fn begin(shared: &Arc<Shared>, facts: Facts) -> Self {
+        // Before the call is in the books: whoever sees it there may release it at once.
+        let releases = shared.releases.subscribe();
+        let call = shared.books.begin(facts);
+        Self {
+            shared: Arc::clone(shared),
+            call,
+            releases,
+        }
+    }
+
+    /// Tells of every release since the call began.
+    pub(crate) fn releases(&self) -> watch::Receiver<u64> {
+        self.releases.clone()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -75,7 +75,7 @@ pub(crate) struct ReplyBody {
     sent: usize,
     incident: usize,
     next_comment: Option<Instant>,
-    /// Taken when the call began, so that a release counts however early it comes.
+    /// A release counts from the beginning of the call, however early it comes.
     releases: Option<watch::Receiver<u64>>,
     release: Option<Release>,
     /// What is left of a frame that goes out in pieces, and when the next piece may go.
@@ -90,6 +90,7 @@ impl ReplyBody {
             .incidents
             .iter()
             .any(|(_, incident)| *incident == Incident::Hold);
+        let releases = holds.then(|| call.releases());
         let started = Instant::now();
         let chunks = Chunks::new(&call, crate::clock::unix_micros() / 1_000_000, plan.crlf);
         Self {
@@ -103,7 +104,7 @@ impl ReplyBody {
             sent: 0,
             incident: 0,
             next_comment: plan.processing.map(|every| started + every),
-            releases: holds.then(|| shared.releases()),
+            releases,
             release: None,
             pieces: Bytes::new(),
             next_piece: started,
