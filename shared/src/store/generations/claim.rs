@@ -104,10 +104,10 @@ macro_rules! claim_query {
                first_token_at = NULL
            FROM candidate k
            WHERE g.id = k.id AND k.status = 'queued' AND k.run_at <= now() AND k.deadline_at > now()
-             AND (k.kind = 'title' OR NOT EXISTS (
+             AND NOT EXISTS (
                   SELECT FROM chat.generations o
                   WHERE o.conversation_id = k.conversation_id AND o.id < k.id
-                    AND o.status IN ('queued', 'in_progress') AND o.kind <> 'title'))
+                    AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (k.kind = 'title'))
            RETURNING g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
                      g.priority AS "priority: Priority", g.attempt, g.forgiven, g.max_attempts, g.claim_token,
                      g.model_chain AS "model_chain: Json<Vec<Model>>", g.stream, g.user_message_id,
@@ -148,7 +148,8 @@ pub async fn claim(
 }
 
 /// Claims up to `limit` ready generations straight from the table, for a worker whose lists gave
-/// nothing: Redis is away, or has lost what was pushed.
+/// nothing: Redis is away, or has lost what was pushed. Each priority is read in the order of the
+/// index of ready rows, so that a long backlog is not sorted.
 ///
 /// # Errors
 /// When the database fails.
@@ -160,14 +161,17 @@ pub async fn claim_ready(
 ) -> StoreResult<Vec<Claim>> {
     let rows = claim_query!(
         "WITH candidate AS MATERIALIZED (
-             SELECT * FROM chat.generations r
-             WHERE r.status = 'queued' AND r.run_at <= now()
-               AND (r.kind = 'title' OR NOT EXISTS (
-                    SELECT FROM chat.generations o
-                    WHERE o.conversation_id = r.conversation_id AND o.id < r.id
-                      AND o.status IN ('queued', 'in_progress') AND o.kind <> 'title'))
-             ORDER BY array_position(ARRAY['premium', 'standard', 'background'], r.priority), r.run_at, r.id
-             LIMIT $1 FOR UPDATE SKIP LOCKED
+             SELECT r.* FROM unnest(ARRAY['premium', 'standard', 'background']) WITH ORDINALITY AS p (name, rank)
+             CROSS JOIN LATERAL (
+                 SELECT * FROM chat.generations r
+                 WHERE r.priority = p.name AND r.status = 'queued' AND r.run_at <= now()
+                   AND NOT EXISTS (
+                        SELECT FROM chat.generations o
+                        WHERE o.conversation_id = r.conversation_id AND o.id < r.id
+                          AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (r.kind = 'title'))
+                 ORDER BY r.run_at, r.id LIMIT $1 FOR UPDATE SKIP LOCKED
+             ) r
+             ORDER BY p.rank LIMIT $1
          )",
         limit,
         lease.as_secs_f64(),

@@ -112,16 +112,19 @@ pub async fn ready_unpushed(
 ) -> StoreResult<Vec<Ready>> {
     let rows = sqlx::query!(
         r#"WITH ready AS MATERIALIZED (
-               SELECT r.id FROM chat.generations r
-               WHERE r.status = 'queued' AND r.run_at <= now() - interval '500 milliseconds'
-                 AND (r.pushed_at IS NULL OR r.pushed_at < now() - $1 * interval '1 second'
-                      OR r.pushed_at < r.run_at)
-                 AND (r.kind = 'title' OR NOT EXISTS (
-                      SELECT FROM chat.generations o
-                      WHERE o.conversation_id = r.conversation_id AND o.id < r.id
-                        AND o.status IN ('queued', 'in_progress') AND o.kind <> 'title'))
-               ORDER BY array_position(ARRAY['premium', 'standard', 'background'], r.priority), r.run_at, r.id
-               LIMIT $2 FOR UPDATE SKIP LOCKED
+               SELECT r.id FROM unnest(ARRAY['premium', 'standard', 'background']) AS p (name)
+               CROSS JOIN LATERAL (
+                   SELECT r.id FROM chat.generations r
+                   WHERE r.priority = p.name AND r.status = 'queued'
+                     AND r.run_at <= now() - interval '500 milliseconds'
+                     AND (r.pushed_at IS NULL OR r.pushed_at < now() - $1 * interval '1 second'
+                          OR r.pushed_at < r.run_at)
+                     AND NOT EXISTS (
+                          SELECT FROM chat.generations o
+                          WHERE o.conversation_id = r.conversation_id AND o.id < r.id
+                            AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (r.kind = 'title'))
+                   ORDER BY r.run_at, r.id LIMIT $2 FOR UPDATE SKIP LOCKED
+               ) r
            )
            UPDATE chat.generations g SET pushed_at = now() FROM ready r WHERE g.id = r.id
            RETURNING g.id, g.priority AS "priority: Priority""#,
