@@ -1,5 +1,7 @@
 //! One call of one model: the request, the stream, the record.
 
+use std::net::IpAddr;
+
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, Url};
 use serde_json::Value;
@@ -15,6 +17,10 @@ use super::watch::Watch;
 use super::{
     Answer, Call, CallRecord, ChatMessage, ErrorClass, Model, Progress, UpstreamConfig, request,
 };
+
+/// How many connections are kept for later calls. A burst opens as many as it needs; keeping them
+/// all would hold their memory long after it.
+const IDLE_CONNECTIONS: usize = 128;
 
 /// The HTTP client could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -63,10 +69,15 @@ impl Client {
             .connect_timeout(config.timeouts.connect)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .user_agent(concat!("balas/", env!("CARGO_PKG_VERSION")));
         if config.base_url.scheme() == "http" {
             // Redirects are not followed, so no certificate is ever looked at.
             builder = builder.tls_certs_only([]);
+        }
+        if is_this_machine(&config.base_url) {
+            // A proxy that the environment names for the outside world cannot reach it.
+            builder = builder.no_proxy();
         }
         let mut endpoint = config.base_url.clone();
         endpoint.set_path(&format!(
@@ -252,6 +263,14 @@ impl Client {
     }
 }
 
+fn is_this_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
 fn fixed_headers(config: &UpstreamConfig) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -282,6 +301,26 @@ fn payload_hash(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn proxies_are_for_other_machines() {
+        let here = |url: &str| super::is_this_machine(&url.parse().unwrap());
+        for url in [
+            "http://localhost:1/v1",
+            "http://127.0.0.1:1",
+            "http://127.9.9.9",
+            "http://[::1]:1/v1",
+        ] {
+            assert!(here(url), "{url}");
+        }
+        for url in [
+            "https://openrouter.ai/api/v1",
+            "http://10.0.0.1",
+            "http://localhost.example",
+        ] {
+            assert!(!here(url), "{url}");
+        }
+    }
+
     #[test]
     fn a_payload_has_a_short_stable_name() {
         assert_eq!(super::payload_hash(b"{}"), "44136fa355b3678a");

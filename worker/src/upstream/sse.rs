@@ -9,8 +9,9 @@ use futures::{Stream, StreamExt as _, stream};
 
 use super::watch::Pulse;
 
-/// The longest event, in bytes. A delta is a few hundred.
-pub(super) const MAX_EVENT_BYTES: usize = 1024 * 1024;
+/// The longest event, in bytes. A delta is a few hundred, a whole reply in one piece some thousand.
+/// The parser reads an unfinished event again with every slice, so this bounds its work as well.
+pub(super) const MAX_EVENT_BYTES: usize = 256 * 1024;
 
 /// The parser copies what is left of its buffer after every line, so it is fed in small pieces.
 const SLICE_BYTES: usize = 8 * 1024;

@@ -111,7 +111,7 @@ fn a_broken_character_is_noticed_at_once() {
 
 #[test]
 fn an_endless_event_is_cut_off_and_long_streams_are_not() {
-    let endless = vec![vec![b'x'; 64 * 1024]; 20];
+    let endless = vec![vec![b'x'; 64 * 1024]; 5];
     assert!(decode(endless).unwrap_err().contains("too long"));
     let mut event = b"data: ".to_vec();
     event.extend(vec![b'x'; 200 * 1024]);

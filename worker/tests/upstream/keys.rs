@@ -1,0 +1,59 @@
+//! Several keys: refused ones rest, the others carry on.
+
+use loadtest::simulator::Simulator;
+
+use super::rig::{A, C, client, generate};
+
+fn keys_used(simulator: &Simulator) -> Vec<String> {
+    simulator.calls().into_iter().map(|call| call.key).collect()
+}
+
+const KEYS: [(&str, &str); 2] = [
+    ("OPENROUTER_API_KEY", "sk-dead"),
+    ("OPENROUTER_API_KEYS", "sk-live,sk-spare"),
+];
+
+#[tokio::test]
+async fn a_refused_key_rests_and_the_next_one_is_used_at_once() {
+    let simulator = Simulator::start().await;
+    simulator.script("key=sk-dead,401");
+    let client = client(&simulator.base_url(), &KEYS);
+    let ran = generate(&client, &[A], "one").await;
+    assert_eq!(ran.end(), "completed");
+    assert_eq!(generate(&client, &[A], "two").await.end(), "completed");
+    assert_eq!(keys_used(&simulator), ["sk-dead", "sk-live", "sk-live"]);
+    let labels: Vec<_> = ran
+        .listener
+        .records
+        .iter()
+        .map(|record| record.key_label.as_str())
+        .collect();
+    assert_eq!(labels.len(), 2);
+    assert_ne!(labels[0], labels[1]);
+    assert!(labels.iter().all(|label| !label.contains("sk")));
+}
+
+#[tokio::test]
+async fn a_key_without_credit_still_serves_free_models() {
+    let simulator = Simulator::start().await;
+    simulator.script(&format!("key=sk-dead,model={C},402"));
+    let client = client(&simulator.base_url(), &KEYS);
+    assert_eq!(generate(&client, &[C], "paid").await.end(), "completed");
+    assert_eq!(generate(&client, &[A], "free").await.end(), "completed");
+    assert_eq!(keys_used(&simulator), ["sk-dead", "sk-live", "sk-dead"]);
+}
+
+#[tokio::test]
+async fn when_every_key_is_refused_no_more_calls_are_made() {
+    let simulator = Simulator::start().await;
+    simulator.script("401");
+    let client = client(&simulator.base_url(), &KEYS);
+    assert_eq!(
+        generate(&client, &[A, C], "one").await.end(),
+        "upstream_unauthorised"
+    );
+    let ran = generate(&client, &[A, C], "two").await;
+    assert_eq!(ran.end(), "upstream_unauthorised");
+    assert!(ran.listener.records.is_empty());
+    assert_eq!(keys_used(&simulator), ["sk-dead", "sk-live", "sk-spare"]);
+}
