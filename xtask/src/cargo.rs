@@ -47,6 +47,9 @@ pub(crate) enum Profile {
     Release,
 }
 
+/// What `up` starts.
+const BINARIES: [&str; 3] = ["balas-api", "balas-worker", "simulator"];
+
 /// Builds the processes that `up` starts, with cargo's own progress.
 pub(crate) fn build_binaries(project: &Project, profile: Profile) -> anyhow::Result<()> {
     let mut build = Command::new(program(project));
@@ -73,6 +76,17 @@ pub(crate) fn run(project: &Project, mut command: Command, otherwise: &str) -> a
     let status = process::run(&mut command, &project.interrupt)?;
     if !status.success() {
         bail!("{otherwise}");
+    }
+    Ok(())
+}
+
+/// Fails unless what `up` starts has been built.
+pub(crate) fn check_built(project: &Project, profile: Profile) -> anyhow::Result<()> {
+    for name in BINARIES {
+        let path = binary(project, profile, name);
+        if !path.is_file() {
+            bail!("{} is not built: leave out --no-build", path.display());
+        }
     }
     Ok(())
 }

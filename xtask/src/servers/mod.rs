@@ -69,16 +69,13 @@ impl Servers {
             .then(|| rabbit::Programs::find(project))
             .transpose()?;
         if let Some(programs) = postgres {
-            ui::progress("Starting", &programs.describe());
             let started = Postgres::start(project, home, &servers.instance, programs)?;
             servers.postgres = Some(started);
         }
         if let Some(program) = redis {
-            ui::progress("Starting", &program.describe());
             servers.redis = Some(Valkey::start(project, home, &servers.instance, &program)?);
         }
         if let Some(programs) = rabbitmq {
-            ui::progress("Starting", "RabbitMQ");
             servers.rabbitmq = Some(Rabbit::start(project, home, &servers.instance, &programs)?);
         }
         Ok(servers)

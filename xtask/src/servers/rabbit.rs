@@ -19,6 +19,7 @@ use crate::{
     ports,
     process::Service,
     project::{Project, ServersHome},
+    ui,
 };
 
 /// Where Debian keeps the start script. The one on PATH there changes to a user of its own, who
@@ -83,6 +84,7 @@ impl Rabbit {
         instance: &Instance,
         programs: &Programs,
     ) -> anyhow::Result<Self> {
+        ui::progress("Starting", "RabbitMQ");
         let data = instance.dir.join("rabbitmq");
         home.private_dir(&data)?;
         let password = super::kept_password(&instance.dir.join("rabbitmq.password"))?;
@@ -113,6 +115,11 @@ impl Rabbit {
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODENAME", "balas@localhost")
             .env("RABBITMQ_DIST_PORT", dist_port.to_string())
+            // Erlang's own port, through which anyone with the cookie may run code.
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1}",
+            )
             .env("RABBITMQ_MNESIA_BASE", data.join("nodes"))
             .env("RABBITMQ_LOG_BASE", data.join("log"))
             .env("RABBITMQ_LOGS", "-")

@@ -52,11 +52,6 @@ impl Program {
         )
     }
 
-    /// For a progress line.
-    pub(crate) fn describe(&self) -> String {
-        self.title.clone()
-    }
-
     fn at(path: PathBuf, project: &Project) -> anyhow::Result<Self> {
         let said = process::output(Command::new(&path).arg("--version"), &project.interrupt)?;
         let title = title(&said).with_context(|| format!("cannot read a version in {said:?}"))?;
@@ -109,6 +104,7 @@ impl Valkey {
         instance: &Instance,
         program: &Program,
     ) -> anyhow::Result<Self> {
+        ui::progress("Starting", &program.title);
         let data = instance.dir.join("redis");
         home.private_dir(&data)?;
         let password = super::kept_password(&instance.dir.join("redis.password"))?;

@@ -84,6 +84,8 @@ pub(crate) fn run(project: &Project, options: &Options) -> anyhow::Result<ExitCo
     }
     if options.build {
         cargo::build_binaries(project, options.profile)?;
+    } else {
+        cargo::check_built(project, options.profile)?;
     }
 
     let mut stack = Stack {

@@ -23,6 +23,7 @@ use crate::{
     ports,
     process::{self, Service},
     project::{Project, ServersHome},
+    ui,
 };
 
 /// A running private Postgres. Dropping it stops it.
@@ -44,6 +45,7 @@ impl Postgres {
         programs: Programs,
     ) -> anyhow::Result<Self> {
         let data = Data::open(project, home, instance, &programs)?;
+        ui::progress("Starting", &programs.describe());
         let log = project.fresh_log(&format!("{}-postgres", instance.name));
         let port_file = instance.dir.join("postgres.port");
         let mut port = ports::remembered(&port_file)?;
