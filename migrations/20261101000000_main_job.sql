@@ -233,6 +233,8 @@ END $$;
 
 -- The sweeps over all users: claim, renew, reconcile, expiry of idempotency keys.
 CREATE POLICY sweep ON chat.generations TO balas_worker USING (chat.is_sweep()) WITH CHECK (chat.is_sweep());
+-- Notes that calls began are written for all users together.
+CREATE POLICY sweep ON chat.attempts FOR INSERT TO balas_worker WITH CHECK (chat.is_sweep());
 CREATE POLICY sweep ON chat.idempotency_keys FOR ALL TO balas_worker USING (chat.is_sweep()) WITH CHECK (chat.is_sweep());
 
 GRANT SELECT, INSERT, UPDATE ON chat.conversations, chat.messages, chat.generations TO balas_api;

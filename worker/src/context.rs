@@ -9,6 +9,7 @@ use shared::redis::Redis;
 use shared::store::Db;
 
 use crate::config::WorkerConfig;
+use crate::jobs::Calls;
 use crate::queue::Running;
 use crate::upstream::Client;
 
@@ -31,6 +32,8 @@ pub struct Context {
     pub running: Running,
     /// How long replies take, by model.
     pub pace: Pace,
+    /// Upstream calls that the ledger does not know yet.
+    pub calls: Calls,
 }
 
 /// Moving averages of how long models take.

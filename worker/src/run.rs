@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::context::{Context, Pace};
+use crate::jobs::{Calls, note_calls};
 use crate::queue::{AbortReason, Fetcher, QueueBackend, Running, reconcile, renew};
 use crate::upstream::Client;
 use crate::{handle, maintenance};
@@ -45,6 +46,7 @@ pub async fn run(
     }
     // Stopped only after the last job, unlike the process's own token.
     let background = Lifecycle::new();
+    background.run("ledger", until(&background, note_calls(Arc::clone(&context))));
     background.run("renew", until(&background, renew(Arc::clone(&context))));
     background.run(
         "reconcile",
@@ -102,6 +104,7 @@ fn build(config: WorkerConfig, clock: Clock) -> anyhow::Result<Context> {
         upstream,
         running: Running::default(),
         pace: Pace::default(),
+        calls: Calls::default(),
     })
 }
 

@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreResult, UserTx};
+use super::{StoreResult, SweepTx, UserTx};
 
 /// A call that began.
 #[derive(Clone, Debug)]
@@ -54,25 +54,58 @@ pub struct CallEnded<'a> {
     pub finished_at: OffsetDateTime,
 }
 
-/// Notes that a call began.
+/// A call that is running, as noted until it ends.
+#[derive(Clone, Debug)]
+pub struct RunningCall {
+    /// UUIDv7 of the row.
+    pub id: Uuid,
+    /// Whose generation it serves.
+    pub user_id: Uuid,
+    /// The generation it serves.
+    pub generation_id: Uuid,
+    /// The attempt that made it.
+    pub attempt: i32,
+    /// `completion` or `title`.
+    pub operation: &'static str,
+    /// Which key paid, never the key.
+    pub key_label: String,
+    /// The model asked for.
+    pub model_asked: String,
+    /// The upstream's id of the call.
+    pub upstream_id: String,
+    /// When the request went out.
+    pub started_at: OffsetDateTime,
+}
+
+/// Notes that calls began, all in one statement. Those whose end is booked already stay as they are.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn started(tx: &mut UserTx, call: &CallStarted<'_>) -> StoreResult<()> {
-    let user_id = tx.user_id();
+pub async fn started(tx: &mut SweepTx, calls: &[RunningCall]) -> StoreResult<()> {
+    let ids: Vec<Uuid> = calls.iter().map(|call| call.id).collect();
+    let users: Vec<Uuid> = calls.iter().map(|call| call.user_id).collect();
+    let generations: Vec<Uuid> = calls.iter().map(|call| call.generation_id).collect();
+    let attempts: Vec<i32> = calls.iter().map(|call| call.attempt).collect();
+    let operations: Vec<String> = calls.iter().map(|call| call.operation.to_owned()).collect();
+    let keys: Vec<String> = calls.iter().map(|call| call.key_label.clone()).collect();
+    let models: Vec<String> = calls.iter().map(|call| call.model_asked.clone()).collect();
+    let upstream_ids: Vec<String> = calls.iter().map(|call| call.upstream_id.clone()).collect();
+    let times: Vec<OffsetDateTime> = calls.iter().map(|call| call.started_at).collect();
     sqlx::query!(
         "INSERT INTO chat.attempts
              (id, user_id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
-        call.id,
-        user_id,
-        call.generation_id,
-        call.attempt,
-        call.operation,
-        call.key_label,
-        call.model_asked,
-        call.upstream_id,
-        call.started_at,
+         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::text[],
+                              $7::text[], $8::text[], $9::timestamptz[])
+         ON CONFLICT DO NOTHING",
+        &ids,
+        &users,
+        &generations,
+        &attempts,
+        &operations,
+        &keys,
+        &models,
+        &upstream_ids,
+        &times,
     )
     .execute(tx.conn())
     .await?;

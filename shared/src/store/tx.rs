@@ -19,7 +19,9 @@ pub enum ServingRole {
 }
 
 impl ServingRole {
-    const fn as_str(self) -> &'static str {
+    /// The role's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Api => "balas_api",
             Self::Worker => "balas_worker",

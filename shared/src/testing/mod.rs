@@ -7,6 +7,10 @@
     reason = "a test that cannot have its servers must fail loudly"
 )]
 
+mod session;
+
+pub use session::{Refused, Session};
+
 use std::time::Duration;
 
 use secrecy::SecretString;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use shared::domain::{EventType, Usage};
-use shared::store::ledger::{self, CallEnded, CallStarted, Wasted};
+use shared::store::ledger::{self, CallEnded, CallStarted, RunningCall, Wasted};
 use shared::store::{StoreResult, UserTx};
 use shared::{clock::Clock, id};
 use std::time::Duration;
@@ -111,6 +111,7 @@ impl<'a> Book<'a> {
     /// Books the call that is being dropped: what it cost is unknown.
     pub(super) async fn book_dropped(&mut self, reason: &str) {
         let Some(call) = self.call.take() else { return };
+        self.context.calls.ended(call.id);
         let row = CallEnded {
             started: started(self.claim, self.operation, &call),
             model_served: None,
@@ -158,14 +159,17 @@ impl Progress for Book<'_> {
     async fn accepted(&mut self, upstream_id: &str) {
         let Some(call) = &mut self.call else { return };
         call.upstream_id = Some(upstream_id.to_owned());
-        let row = started(self.claim, self.operation, call);
-        let booked = async {
-            let mut tx = self.context.db.user_async(self.claim.user_id).await?;
-            ledger::started(&mut tx, &row).await?;
-            tx.commit().await
-        };
-        let booked = booked.await;
-        self.log_failure(booked);
+        self.context.calls.began(RunningCall {
+            id: call.id,
+            user_id: self.claim.user_id,
+            generation_id: self.claim.id,
+            attempt: self.claim.attempt,
+            operation: self.operation,
+            key_label: call.key_label.clone(),
+            model_asked: call.model.name.clone(),
+            upstream_id: upstream_id.to_owned(),
+            started_at: call.started_at,
+        });
     }
 
     async fn text(&mut self, piece: &str) {
@@ -183,6 +187,7 @@ impl Progress for Book<'_> {
 
     async fn call_ended(&mut self, record: CallRecord) {
         let Some(call) = self.call.take() else { return };
+        self.context.calls.ended(call.id);
         let status = record.error.map_or("completed", ErrorClass::as_str);
         metrics::counter!(
             shared::metrics::OPENROUTER_REQUESTS,

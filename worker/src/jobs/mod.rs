@@ -4,11 +4,14 @@
 //! claim's token, or in a lease that runs out.
 
 mod book;
+mod calls;
 mod events;
 mod finish;
 mod generate;
 mod persist;
 mod title;
+
+pub use calls::{Calls, note_calls};
 
 use std::time::Duration;
 
