@@ -1,9 +1,11 @@
 // The console at work: it keeps the store, the API and the view in step.
 
 import { Api, newKey } from "./api.js";
+import { Composer } from "./composer.js";
 import { followGeneration, openFeed } from "./events.js";
+import { conversationMenu, setStatus } from "./manage.js";
 import { Outbox } from "./outbox.js";
-import { ask, openMenu, Sidebar, toast } from "./sidebar.js";
+import { Sidebar, toast } from "./sidebar.js";
 import * as store from "./store.js";
 import { ThreadView } from "./view.js";
 
@@ -15,7 +17,8 @@ const GENERATIONS = 100;
 const AGAIN_MS = 3000;
 /** How often the lists are read again while there is no feed to tell of changes. */
 const POLL_MS = 15_000;
-const LONG_MESSAGE = 3500;
+/** How often while there is one: a change of a conversation has no log, so a lost event of that kind stays lost. */
+const CHECK_MS = 60_000;
 
 export class App {
   constructor(token, holder, onUnauthorised) {
@@ -36,13 +39,13 @@ export class App {
   start() {
     this.view = new ThreadView(this.actions());
     this.side = new Sidebar(this.actions());
-    this.wireComposer();
+    this.composer = new Composer((content, interrupt) => this.send(content, interrupt));
     $("new").addEventListener("click", () => this.newConversation());
-    $("restore").addEventListener("click", () => this.setStatus(this.state.thread.conversation, "active"));
+    $("restore").addEventListener("click", () => setStatus(this, this.state.thread.conversation, "active"));
     $("stop").addEventListener("click", () => {
       const head = store.headOf(this.state.thread);
       if (head) this.stopGeneration(head);
-      $("message").focus();
+      this.composer.focus();
     });
     this.closeFeed = openFeed(this.api, {
       event: (event) => this.onFeed(event),
@@ -54,10 +57,12 @@ export class App {
     });
     this.timers.push(
       setInterval(() => store.unfinished(this.state.thread).length && this.draw(), 1000),
-      setInterval(() => !this.state.feedLive && !document.hidden && this.catchUp(), POLL_MS),
+      setInterval(() => this.catchUpIfDue(), POLL_MS),
     );
-    this.onVisible = () => !document.hidden && !this.state.feedLive && this.catchUp();
+    this.onVisible = () => this.catchUpIfDue(2000);
     document.addEventListener("visibilitychange", this.onVisible);
+    this.tabs = new BroadcastChannel("balas");
+    this.tabs.onmessage = () => this.catchUpSoon();
     this.loadList();
     this.outbox.pump();
   }
@@ -67,6 +72,7 @@ export class App {
     this.closeFeed?.();
     this.following?.stop();
     this.outbox.stop();
+    this.tabs?.close();
     this.timers.forEach(clearInterval);
     document.removeEventListener("visibilitychange", this.onVisible);
   }
@@ -83,7 +89,8 @@ export class App {
   drawNow() {
     this.side.render(this.state);
     this.view.render(this.state);
-    this.updateComposer();
+    const { thread } = this.state;
+    this.composer.update({ busy: this.view.busy, ready: !thread.id || thread.state === "ready" });
   }
 
   // --- conversations -------------------------------------------------------------------------------------------
@@ -103,6 +110,8 @@ export class App {
       list.hasMore = page.pagination.has_more;
       list.loaded = true;
       list.failed = false;
+      const { thread } = this.state;
+      thread.conversation = list.items.find(({ id }) => id === thread.id) ?? thread.conversation;
     } catch (error) {
       if (error.status === 401) return;
       list.failed = true;
@@ -125,9 +134,9 @@ export class App {
     this.state.unread.delete(id);
     if (id) this.loadThread(this.state.thread);
     else this.state.thread.state = "ready";
-    $("message").value = this.loadDraft();
+    this.composer.open(id);
     this.drawNow();
-    if (matchMedia("(hover: hover)").matches) $("message").focus();
+    if (matchMedia("(hover: hover)").matches) this.composer.focus();
   }
 
   /** A message that is on its way into a conversation that does not exist yet is still shown after a reload. */
@@ -139,7 +148,7 @@ export class App {
     this.side.closeDrawer();
     if (location.hash) location.hash = "";
     else this.route();
-    $("message").focus();
+    this.composer.focus();
   }
 
   async loadThread(thread) {
@@ -189,8 +198,9 @@ export class App {
   }
 
   /** Reads what happened while nobody told us: after the feed was cut, or when another tab wrote something. */
-  async catchUp(listToo = true) {
-    if (listToo) this.loadList();
+  async catchUp() {
+    this.caughtUpAt = Date.now();
+    this.loadList();
     const { thread } = this.state;
     if (!thread.id || thread.state !== "ready") return;
     // Our own message may be on its way in; its answer names it, and only then can it be recognised here.
@@ -216,7 +226,11 @@ export class App {
 
   catchUpSoon() {
     clearTimeout(this.soon);
-    this.soon = setTimeout(() => this.stopped || this.catchUp(false), 120);
+    this.soon = setTimeout(() => this.stopped || this.catchUp(), 120);
+  }
+
+  catchUpIfDue(after = this.state.feedLive ? CHECK_MS : 0) {
+    if (!document.hidden && Date.now() - (this.caughtUpAt ?? 0) > after) this.catchUp();
   }
 
   // --- generations ---------------------------------------------------------------------------------------------
@@ -332,16 +346,13 @@ export class App {
 
   // --- sending -------------------------------------------------------------------------------------------------
 
-  send(interrupt) {
-    const content = $("message").value;
+  send(content, interrupt) {
     const { thread } = this.state;
-    if (!content.trim() || (thread.id && thread.state !== "ready")) return;
-    $("message").value = "";
-    this.saveDraft();
+    if (thread.id && thread.state !== "ready") return false;
     this.outbox.add({ conversationId: thread.id, draftKey: thread.draftKey, content, interrupt: interrupt && Boolean(store.headOf(thread)) });
     this.drawNow();
     this.view.follow();
-    $("message").focus();
+    return true;
   }
 
   onCreated(item, conversation) {
@@ -352,6 +363,7 @@ export class App {
       thread.conversation = conversation;
       history.replaceState(null, "", `#c=${conversation.id}`);
       this.side.toTop();
+      this.composer.rename(conversation.id);
     }
     this.draw();
   }
@@ -363,58 +375,6 @@ export class App {
       this.takeAnswer(thread, answer);
     }
     this.draw();
-  }
-
-  wireComposer() {
-    const box = $("message");
-    box.addEventListener("input", () => {
-      this.saveDraft();
-      this.updateComposer();
-    });
-    box.addEventListener("keydown", (event) => {
-      // While a word is being composed, Enter belongs to the input method.
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      this.send(event.ctrlKey || event.metaKey);
-    });
-    $("composer").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.send(false);
-    });
-  }
-
-  updateComposer() {
-    const box = $("message");
-    if (box.value !== this.measured) {
-      this.measured = box.value;
-      // `field-sizing: content` does this in CSS where it is known.
-      if (!CSS.supports("field-sizing", "content")) {
-        box.style.height = "auto";
-        box.style.height = `${box.scrollHeight}px`;
-      }
-    }
-    const empty = !box.value.trim();
-    const length = [...box.value].length;
-    $("send").disabled = empty || (this.state.thread.id !== null && this.state.thread.state !== "ready");
-    const busy = this.view.busy;
-    let hint = "Enter sends, Shift+Enter starts a new line";
-    if (busy) hint = empty ? "" : "Enter queues it, Ctrl+Enter stops the reply and sends";
-    if (length > LONG_MESSAGE) hint = `${length.toLocaleString()} characters`;
-    if ($("hint").textContent !== hint) $("hint").textContent = hint;
-  }
-
-  draftName() {
-    return `balas.draft.${this.state.thread.id ?? "new"}`;
-  }
-
-  loadDraft() {
-    return sessionStorage.getItem(this.draftName()) ?? "";
-  }
-
-  saveDraft() {
-    const { value } = $("message");
-    if (value) sessionStorage.setItem(this.draftName(), value);
-    else sessionStorage.removeItem(this.draftName());
   }
 
   // --- what the view may ask for --------------------------------------------------------------------------------
@@ -443,7 +403,7 @@ export class App {
         this.suggest(draft.content);
       },
       suggest: (text) => this.suggest(text),
-      menu: (button, conversation) => conversation && this.menu(button, conversation),
+      menu: (button, conversation) => conversation && conversationMenu(this, button, conversation),
       find: (query) => {
         this.state.list.query = query;
         this.loadList();
@@ -457,10 +417,8 @@ export class App {
   }
 
   suggest(text) {
-    $("message").value = text;
-    this.saveDraft();
-    this.updateComposer();
-    $("message").focus();
+    this.composer.put(text);
+    this.composer.focus();
   }
 
   /** A stored reply is regenerated; a question that got none is sent once more. */
@@ -495,51 +453,8 @@ export class App {
     }
   }
 
-  menu(button, conversation) {
-    const archived = conversation.status === "archived";
-    openMenu(button, [
-      ["Rename", () => this.rename(conversation), "rename"],
-      [archived ? "Restore" : "Archive", () => this.setStatus(conversation, archived ? "active" : "archived"), "archive"],
-      ["Delete", () => this.remove(conversation), "delete"],
-    ]);
-  }
-
-  async rename(conversation) {
-    const title = await ask({ title: "Rename", value: conversation.title, yes: "Rename" });
-    if (title && title !== conversation.title) await this.change(conversation, { title });
-  }
-
-  async setStatus(conversation, status) {
-    const before = conversation.status;
-    if (!(await this.change(conversation, { status }))) return;
-    if (status === "archived") toast("Archived.", "Undo", () => this.change(conversation, { status: before }));
-  }
-
-  async change({ id }, fields) {
-    try {
-      const conversation = await this.api.send("PATCH", `/conversations/${id}`, fields);
-      store.placeConversation(this.state.list, conversation);
-      if (this.state.thread.id === id) this.state.thread.conversation = conversation;
-      this.draw();
-      return true;
-    } catch (error) {
-      toast(`Nothing was changed: ${error.message}.`);
-      return false;
-    }
-  }
-
-  async remove({ id, title }) {
-    const sure = await ask({ title: `Delete “${title}”?`, text: "Its messages disappear at once and cannot be brought back here.", yes: "Delete", danger: true });
-    if (!sure) return;
-    try {
-      await this.api.send("DELETE", `/conversations/${id}`);
-      this.state.list.items = this.state.list.items.filter((item) => item.id !== id);
-      this.state.running.delete(id);
-      sessionStorage.removeItem(`balas.draft.${id}`);
-      if (this.state.thread.id === id) this.newConversation();
-      this.draw();
-    } catch (error) {
-      toast(`It was not deleted: ${error.message}.`);
-    }
+  /** The API has no event for a deletion; other tabs of this browser hear of it directly. */
+  tellOtherTabs() {
+    this.tabs.postMessage("changed");
   }
 }
