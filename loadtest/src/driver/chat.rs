@@ -159,10 +159,9 @@ async fn closed(run: &Arc<Run>, load: &Load, clients: u32) {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
-                // A reply that never comes must not hold the run up for ever.
-                let _ =
-                    tokio::time::timeout(Duration::from_secs(120), run.tracker.wait(&generation))
-                        .await;
+                // A reply that is not there at the end of the run is left to the drain.
+                let left = end.saturating_duration_since(Instant::now());
+                let _ = tokio::time::timeout(left, run.tracker.wait(&generation)).await;
             }
         });
     }

@@ -38,11 +38,28 @@ pub use report::Report;
 /// load are not errors: they are counted in the report.
 pub async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
     let common = &arguments.common;
-    match &arguments.scenario {
+    let mut report = match &arguments.scenario {
         Scenario::Accept(options) => accept::run(common, options).await,
         Scenario::Chat(options) => chat::run(common, options).await,
         Scenario::Inflight(options) => inflight::run(common, options).await,
         Scenario::Sockets(options) => sockets::run(common, options).await,
-        Scenario::Streams(options) => streams::run(common, options).await,
+        Scenario::Streams(options) => return streams::run(common, options).await,
+    }?;
+    report.figure("version of the API", version(common).await);
+    Ok(report)
+}
+
+/// What the API says about itself; a run without that is still a run.
+async fn version(common: &Common) -> String {
+    #[derive(serde::Deserialize)]
+    struct Health {
+        version: String,
     }
+    let Ok(target) = target::Target::resolve(&common.api, common.allow_remote).await else {
+        return "unknown".to_owned();
+    };
+    let health = http::Connection::new(target)
+        .get_json::<Health>("/health")
+        .await;
+    health.map_or_else(|_| "unknown".to_owned(), |health| health.version)
 }

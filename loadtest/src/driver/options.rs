@@ -22,15 +22,15 @@ pub struct Common {
     /// Base URL of the API.
     #[arg(
         long,
-        env = "LOADTEST_API",
+        env = "BALAS_URL",
         default_value = "http://127.0.0.1:8080",
         global = true
     )]
     pub api: String,
-    /// Base URL of the simulator, without its API path.
+    /// URL of the simulator, with or without its API path.
     #[arg(
         long,
-        env = "LOADTEST_SIMULATOR",
+        env = "OPENROUTER_BASE_URL",
         default_value = "http://127.0.0.1:8090",
         global = true
     )]

@@ -67,7 +67,11 @@ impl fmt::Display for Report {
                 f,
                 "| latency in ms | count | p50 | p90 | p99 | p99.9 | max |\n|---|---|---|---|---|---|---|"
             )?;
-            for (name, summary) in &self.latencies {
+            for (name, summary) in self
+                .latencies
+                .iter()
+                .filter(|(_, summary)| summary.count > 0)
+            {
                 let Summary {
                     count,
                     p50,

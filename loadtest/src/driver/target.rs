@@ -15,7 +15,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Resolves a base URL.
+    /// Resolves a base URL. The path of an OpenAI-compatible API is no part of the target: the
+    /// simulator's URL may be given as the worker has it.
     ///
     /// # Errors
     /// It is not a plain `http://host:port` URL, the host is unknown, or it is another machine
@@ -30,8 +31,8 @@ impl Target {
         let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
             bail!("{url}: the host is missing");
         };
-        if !matches!(uri.path(), "" | "/") {
-            bail!("{url}: give the server's URL without a path");
+        if !matches!(uri.path(), "" | "/" | "/v1" | "/api/v1") {
+            bail!("{url}: give the server's URL without this path");
         }
         let name = host.trim_start_matches('[').trim_end_matches(']');
         let port = authority.port_u16().unwrap_or(80);
@@ -63,6 +64,7 @@ mod tests {
     async fn only_this_machine_unless_told_otherwise() {
         for url in [
             "http://127.0.0.1:8080",
+            "http://127.0.0.1:8090/api/v1",
             "http://localhost",
             "http://[::1]:99/",
         ] {
