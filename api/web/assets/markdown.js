@@ -81,7 +81,7 @@ export function renderMarkdown(text, into, depth = 0) {
     else if (FENCE.test(line)) at = fence(lines, at, into);
     else if (HEADING.test(line)) {
       const [, marks, title] = line.match(HEADING);
-      into.append(element(marks.length < 3 ? "h3" : "h4", inline(title)));
+      into.append(element(marks.length < 4 ? "h3" : "h4", inline(title)));
       at += 1;
     } else if (RULE.test(line)) {
       into.append(element("hr"));

@@ -52,8 +52,8 @@ export class ReplyView {
     this.notice = h("div", { class: "notice-frame" });
     this.tools = h("div", { class: "tools", role: "group", "aria-label": "This reply" });
     this.body = h("div", { class: "body" }, this.text.node, this.notice, this.tools);
-    this.margin = h("header", { class: "margin" }, h("b", {}, "Balas"), this.status);
-    this.node = h("section", { class: "reply", "data-testid": "message-assistant", "aria-label": "Balas" }, this.margin, this.body);
+    this.margin = h("header", { class: "margin" }, h("h2", {}, "Balas"), this.status);
+    this.node = h("div", { class: "reply", role: "group", "data-testid": "message-assistant", "aria-label": "Balas" }, this.margin, this.body);
   }
 
   update({ reply, turn, thread, isHead, nowMs }) {

@@ -20,8 +20,8 @@ class TurnView {
     this.time = h("time");
     this.words = h("div", { class: "words", "data-testid": "message-user" });
     this.extra = h("div", { class: "extra" });
-    this.who = h("b", {}, "You");
-    this.said = h("section", { class: "said", "aria-label": "You" }, h("header", { class: "margin" }, this.who, this.time), h("div", { class: "body" }, this.words, this.extra));
+    this.who = h("h2", {}, "You");
+    this.said = h("div", { class: "said", role: "group", "aria-label": "You" }, h("header", { class: "margin" }, this.who, this.time), h("div", { class: "body" }, this.words, this.extra));
     this.node = h("article", { class: "turn" });
     this.reply = null;
   }
@@ -58,7 +58,7 @@ class TurnView {
   waiting(draft) {
     const why = draft.error?.status ? draft.error.message : "The connection was lost.";
     return h("p", { class: "notice waiting", "data-testid": "not-sent" }, `Not confirmed yet. ${why} It is being sent again. `,
-      h("button", { type: "button", class: "inline", onclick: () => this.actions.hurry() }, "Now"), " ",
+      h("button", { type: "button", class: "inline", onclick: () => this.actions.hurry() }, "Send now"), " ",
       h("button", { type: "button", class: "inline", onclick: () => this.actions.discard(draft) }, "Give up"));
   }
 
