@@ -36,7 +36,8 @@ const HEADINGS: &[&str] = &[
 /// How many words of the question a reply repeats at most.
 const ECHO_WORDS: usize = 24;
 
-/// The reply to `last_user_message` of exactly `tokens` tokens (see [`token_ends`]).
+/// The reply to `last_user_message` of exactly `tokens` tokens. A token is a word with the white space before
+/// it, in pieces of at most twelve characters.
 ///
 /// Markers (`[[sim:…]]`) are not repeated. Zero tokens is the empty text.
 pub fn reply_text(last_user_message: &str, tokens: u32) -> String {
