@@ -1,0 +1,92 @@
+//! What stands between a process and its servers: a place to listen that answers nothing, and a
+//! pooler that ignores start-up options.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Something that listens on a port of its own until it is dropped.
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
+    _connections: JoinSet<()>,
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// A server that takes connections and never says a word: a machine that hangs.
+pub(crate) async fn silent() -> Listening {
+    let (listener, address) = listen().await;
+    let mut connections = JoinSet::new();
+    connections.spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    Listening {
+        address,
+        _connections: connections,
+    }
+}
+
+/// A port on which nobody listens.
+pub(crate) async fn nobody() -> SocketAddr {
+    listen().await.1
+}
+
+/// Stands before Postgres as a pooler in transaction mode does: the start-up packet's options never
+/// reach the server.
+pub(crate) async fn pooler(server: SocketAddr) -> Listening {
+    let (listener, address) = listen().await;
+    let mut connections = JoinSet::new();
+    connections.spawn(async move {
+        let mut clients = JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            clients.spawn(async move {
+                // A client that goes away ends its connection, nothing else.
+                let _ = without_options(client, server).await;
+            });
+        }
+    });
+    Listening {
+        address,
+        _connections: connections,
+    }
+}
+
+const SSL_REQUEST: u32 = 80_877_103;
+
+async fn without_options(mut client: TcpStream, server: SocketAddr) -> std::io::Result<()> {
+    let (protocol, body) = loop {
+        let length = client.read_u32().await?;
+        let protocol = client.read_u32().await?;
+        let mut body = vec![0; length.saturating_sub(8) as usize];
+        client.read_exact(&mut body).await?;
+        if protocol != SSL_REQUEST {
+            break (protocol, body);
+        }
+        client.write_all(b"N").await?;
+    };
+    let texts: Vec<&[u8]> = body.split(|byte| *byte == 0).collect();
+    let mut kept = Vec::new();
+    for pair in texts.chunks_exact(2).filter(|pair| !pair[0].is_empty()) {
+        if pair[0] != b"options" {
+            kept.extend([pair[0], b"\0", pair[1], b"\0"].concat());
+        }
+    }
+    kept.push(0);
+    let mut server = TcpStream::connect(server).await?;
+    server
+        .write_u32(u32::try_from(kept.len() + 8).unwrap())
+        .await?;
+    server.write_u32(protocol).await?;
+    server.write_all(&kept).await?;
+    copy_bidirectional(&mut client, &mut server).await?;
+    Ok(())
+}
