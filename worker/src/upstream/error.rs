@@ -2,7 +2,7 @@
 //!
 //! An error shows up in one of three places: as an HTTP status, as a chunk with an `error` inside
 //! a 200 stream, or as a choice that ends with `finish_reason: "error"`. All three become a
-//! [`Signal`] and go through the same [`RULES`].
+//! `Signal` and go through the same table, `RULES`.
 
 use serde::Serialize;
 use serde_json::Value;

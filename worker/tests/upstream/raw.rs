@@ -162,7 +162,7 @@ async fn the_wait_may_be_a_header_only() {
         b"HTTP/1.1 503 Busy\r\nretry-after: 30\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let (ran, requests) = against(answer.to_vec(), &[A, B]).await;
     assert_eq!((requests, ran.end().as_str()), (2, "put back 30"));
-    let answer = b"HTTP/1.1 429 Slow\r\nX-RateLimit-Reset: 45\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let answer = b"HTTP/1.1 429 Slow\r\nX-RateLimit-Reset: 42\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let (ran, requests) = against(answer.to_vec(), &[A, B]).await;
     assert_eq!((requests, ran.end().as_str()), (1, "put back 40"));
 }

@@ -163,7 +163,11 @@ impl Ran {
         match &self.outcome {
             Outcome::Completed(answer) if answer.incomplete => "incomplete".to_owned(),
             Outcome::Completed(_) => "completed".to_owned(),
-            Outcome::PutBack { after, .. } => format!("put back {}", after.as_secs() / 10 * 10),
+            // In tens of seconds, as up to a tenth is added to what the upstream said; a reset is
+            // a moment, so what is left until then may be a little less.
+            Outcome::PutBack { after, .. } => {
+                format!("put back {}", (after.as_secs() + 1) / 10 * 10)
+            }
             Outcome::Failed { code, .. } => code.to_string(),
         }
     }

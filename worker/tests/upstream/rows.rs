@@ -169,6 +169,15 @@ async fn a_busy_provider_is_waited_for_shortly_or_left() {
 }
 
 #[tokio::test]
+async fn a_wait_that_was_asked_for_is_never_cut_short() {
+    let (ran, simulator) = scripted("429_upstream,retry_after=0.3,times=1", &[A], &[]).await;
+    assert_eq!(ran.end(), "completed");
+    let calls = simulator.calls();
+    let waited_us = calls[1].at_us - calls[0].at_us;
+    assert!(waited_us >= 290_000, "{waited_us} µs");
+}
+
+#[tokio::test]
 async fn an_unavailable_provider_is_asked_again_only_if_it_says_so() {
     check(&[
         ("503", "abc", "upstream_exhausted"),
