@@ -158,6 +158,7 @@ pub(crate) fn run_while(
     interrupt: &Interrupt,
     mut meanwhile: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitStatus> {
+    interrupt.check()?;
     command.stdin(Stdio::null()).process_group(0);
     let mut child = command.spawn().with_context(|| describe_spawn(command))?;
     let mut interrupted = None;

@@ -7,7 +7,6 @@ use anyhow::bail;
 use crate::{
     files::remove_dir,
     instance::Instance,
-    interrupt::Interrupted,
     project::{Project, ServersHome},
     servers::{Servers, Wanted},
     ui,
@@ -38,9 +37,9 @@ pub(crate) fn run(project: &Project, rabbitmq: bool) -> anyhow::Result<()> {
 /// Keeps the servers running until a signal or until one of them dies.
 pub(crate) fn hold(project: &Project, servers: &mut Servers) -> anyhow::Result<()> {
     loop {
-        if let Some(signal) = project.interrupt.take() {
+        if let Err(stopped) = project.interrupt.check() {
             ui::progress("Stopping", "the servers");
-            return Err(Interrupted(signal).into());
+            return Err(stopped);
         }
         if let Some(died) = servers.dead() {
             bail!("{died}");

