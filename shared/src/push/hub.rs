@@ -247,7 +247,8 @@ async fn serve(
                 }
             }
             _ = ping.tick() => {
-                let answer: Result<Result<String, _>, _> =
+                // A subscribed connection answers with an array or a word, by protocol version.
+                let answer: Result<Result<::redis::Value, _>, _> =
                     tokio::time::timeout(Duration::from_secs(2), sink.ping()).await;
                 if !matches!(answer, Ok(Ok(_))) {
                     return false;

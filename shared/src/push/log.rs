@@ -4,10 +4,10 @@
 //! attempt that lost its lease cannot write after its successor began, and nothing can follow the
 //! terminal event.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use ::redis::{Pipeline, Value};
+use ::redis::Script;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,6 +24,45 @@ const LIFETIME_AFTER_END: Duration = Duration::from_mins(10);
 const LOG_CAP: usize = 10_000;
 /// Entries read at a time.
 const PAGE: usize = 512;
+
+/// Appends the events of one attempt and publishes them, unless a newer attempt or the end is in the
+/// log already (-1), or the log should exist and does not (0). Events that are in it are left out:
+/// the answer to them was lost, not they. One script, so that no reader sees an event that is
+/// neither in the log nor the next one.
+static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"local attempt, seq = tonumber(ARGV[1]), 0
+          local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+          if newest then
+              local newest_attempt, newest_seq = string.match(newest[1], '^(%d+)-(%d+)$')
+              newest_attempt, newest_seq = tonumber(newest_attempt), tonumber(newest_seq)
+              if newest_attempt > attempt or newest_seq == tonumber(ARGV[2]) then return -1 end
+              if newest_attempt == attempt then seq = newest_seq end
+          elseif ARGV[3] == '1' then
+              return 0
+          end
+          for i = 8, #ARGV, 2 do
+              if tonumber(ARGV[i]) > seq then
+                  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], ARGV[1] .. '-' .. ARGV[i], 'e', ARGV[i + 1])
+              end
+              if tonumber(ARGV[i]) > math.max(seq, tonumber(ARGV[5])) then
+                  redis.call('PUBLISH', ARGV[6], ARGV[i + 1])
+              end
+          end
+          if seq == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[7]) end
+          return 1",
+    )
+});
+
+/// What became of appended events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Appended {
+    Yes,
+    /// Redis lost the log that the attempt has written to.
+    Gone,
+    /// A newer attempt or the end is in the log.
+    Overtaken,
+}
 
 /// An event as it travels: its JSON, and the fields by which it is routed.
 #[derive(Clone, Debug)]
@@ -140,17 +179,16 @@ impl LogWriter {
         if self.overtaken || self.acknowledged == self.written.len() {
             return;
         }
-        match self.send(self.acknowledged).await {
-            Ok(true) => self.acknowledged = self.written.len(),
-            // The stream is gone although we have written to it: Redis lost its data. What clients
-            // saw already is published again to nobody, only the log is made whole.
-            Ok(false) => {
-                if let Ok(true) = self.rewrite().await {
-                    self.acknowledged = self.written.len();
-                }
-            }
+        let appended = match self.append(self.acknowledged).await {
+            // What clients saw already is not published again, only the log is made whole.
+            Ok(Appended::Gone) => self.append(0).await,
+            other => other,
+        };
+        match appended {
+            Ok(Appended::Yes) => self.acknowledged = self.written.len(),
+            Ok(Appended::Overtaken) => self.overtaken = true,
+            Ok(Appended::Gone) => {}
             Err(failure) => {
-                self.overtaken = failure.is_answer();
                 tracing::debug!(generation.id = %self.generation_id, %failure, "event not logged");
             }
         }
@@ -178,7 +216,13 @@ impl LogWriter {
                 .ignore();
         }
         for (seq, json) in self.written.iter().skip(self.acknowledged) {
-            self.add(&mut pipeline, &key, false, *seq, json);
+            pipeline
+                .cmd("XADD")
+                .arg(&key)
+                .arg(format!("{}-{seq}", self.attempt))
+                .arg("e")
+                .arg(json)
+                .ignore();
             pipeline
                 .cmd("PUBLISH")
                 .arg(&channel)
@@ -201,50 +245,25 @@ impl LogWriter {
         self.redis.pipeline(&pipeline).await
     }
 
-    /// Sends the events from `from` on; false when the stream should exist and does not.
-    async fn send(&self, from: usize) -> Result<bool, RedisFailure> {
-        let key = log_key(&self.redis, self.generation_id);
-        let channel = user_channel(&self.redis, self.user_id);
-        let mut pipeline = ::redis::pipe();
-        let must_exist = from > 0;
-        for (seq, json) in self.written.iter().skip(from) {
-            self.add(&mut pipeline, &key, must_exist, *seq, json);
-            pipeline
-                .cmd("PUBLISH")
-                .arg(&channel)
-                .arg(json.as_str())
-                .ignore();
-        }
-        if !must_exist {
-            pipeline.pexpire(&key, millis(LOG_LIFETIME)).ignore();
-        }
-        let answers: Vec<Value> = self.redis.pipeline(&pipeline).await?;
-        Ok(!answers.iter().any(|answer| matches!(answer, Value::Nil)))
-    }
-
-    async fn rewrite(&self) -> Result<bool, RedisFailure> {
-        let key = log_key(&self.redis, self.generation_id);
-        let mut pipeline = ::redis::pipe();
-        for (seq, json) in &self.written {
-            self.add(&mut pipeline, &key, false, *seq, json);
-        }
-        pipeline.pexpire(&key, millis(LOG_LIFETIME)).ignore();
-        let _: Vec<Value> = self.redis.pipeline(&pipeline).await?;
-        Ok(true)
-    }
-
-    fn add(&self, pipeline: &mut Pipeline, key: &str, must_exist: bool, seq: u32, json: &str) {
-        let command = pipeline.cmd("XADD").arg(key);
-        if must_exist {
-            command.arg("NOMKSTREAM");
-        }
-        command
-            .arg("MAXLEN")
-            .arg("~")
+    /// Appends the events from `from` on and publishes those that were not acknowledged.
+    async fn append(&self, from: usize) -> Result<Appended, RedisFailure> {
+        let mut invocation = APPEND.key(log_key(&self.redis, self.generation_id));
+        invocation
+            .arg(self.attempt)
+            .arg(EventId::TERMINAL_SEQ)
+            .arg(i32::from(from > 0))
             .arg(LOG_CAP)
-            .arg(format!("{}-{seq}", self.attempt))
-            .arg("e")
-            .arg(json);
+            .arg(self.acknowledged)
+            .arg(user_channel(&self.redis, self.user_id))
+            .arg(millis(LOG_LIFETIME));
+        for (seq, json) in self.written.iter().skip(from) {
+            invocation.arg(seq).arg(json);
+        }
+        Ok(match self.redis.script(&invocation).await? {
+            1 => Appended::Yes,
+            0 => Appended::Gone,
+            _ => Appended::Overtaken,
+        })
     }
 }
 

@@ -174,7 +174,8 @@ pub async fn history(
     // conversation.
     let rows = sqlx::query!(
         r#"WITH newest AS (
-               SELECT m.id, COALESCE(m.parent_message_id, m.id) AS turn, m.sender_type, m.content, m.attachments,
+               SELECT m.id, CASE WHEN m.sender_type = 'user' THEN m.id
+                                 ELSE COALESCE(m.parent_message_id, m.id) END AS turn, m.sender_type, m.content, m.attachments,
                       m.token_count
                FROM chat.messages m
                WHERE m.conversation_id = $1 AND m.user_id = $2 AND m.id > $1 AND m.superseded_by IS NULL

@@ -104,7 +104,8 @@ pub async fn lock_conversation(tx: &mut UserTx, id: Uuid) -> StoreResult<bool> {
 ///
 /// Ids are made here: the message sorts after everything in the conversation and the generation
 /// after the message. When the conversation has moved past the id that the clock gave, the
-/// statement stores nothing and is run once more with a later one.
+/// statement stores nothing and is run once more with a later one. So it is when it had to wait for
+/// the conversation: what it then sees of the unfinished generations is older than the lock.
 ///
 /// # Errors
 /// When the database fails.
@@ -130,6 +131,7 @@ pub async fn accept(
         .await?
         {
             Inserted::Behind(last_id) => last = Some(last_id),
+            Inserted::Stale => {}
             Inserted::Done(accepted) => return Ok(accepted),
         }
     }
@@ -138,6 +140,7 @@ pub async fn accept(
 enum Inserted {
     Done(Accepted),
     Behind(Uuid),
+    Stale,
 }
 
 async fn insert(
@@ -156,10 +159,11 @@ async fn insert(
     };
     let row = sqlx::query!(
         r#"WITH conversation AS (
-               SELECT c.id, c.status, c.last_id, c.context_type FROM chat.conversations c
+               SELECT c.id, c.status, c.last_id, c.context_type, c.xmin AS written_by FROM chat.conversations c
                WHERE c.id = $1 AND c.user_id = $2 AND c.status <> 'deleted' FOR UPDATE
            ), checked AS (
                SELECT c.*, c.last_id < $3 AS id_fits,
+                      c.written_by = (SELECT s.xmin FROM chat.conversations s WHERE s.id = c.id) AS is_current,
                       ($5::uuid IS NULL OR EXISTS (
                           SELECT FROM chat.messages p WHERE p.id = $5 AND p.conversation_id = c.id)) AS parent_fits,
                       NOT EXISTS (
@@ -172,7 +176,8 @@ async fn insert(
                SET message_count = c.message_count + 1, last_id = $4, last_message_at = now(),
                    last_activity_at = now(), updated_at = now()
                FROM checked k
-               WHERE c.id = k.id AND k.status = 'active' AND k.id_fits AND k.parent_fits AND (k.is_head OR NOT $6)
+               WHERE c.id = k.id AND k.status = 'active' AND k.is_current AND k.id_fits AND k.parent_fits
+                 AND (k.is_head OR NOT $6)
                RETURNING c.id, c.context_type
            ), message AS (
                INSERT INTO chat.messages (id, user_id, conversation_id, sender_type, content, content_type,
@@ -187,7 +192,7 @@ async fn insert(
                FROM touched t
            )
            SELECT k.status AS "status!: ConversationStatus", k.last_id AS "last_id!", k.id_fits AS "id_fits!",
-                  k.parent_fits AS "parent_fits!", k.is_head AS "is_head!", now() AS "now!: OffsetDateTime"
+                  k.is_current AS "is_current!", k.parent_fits AS "parent_fits!", k.is_head AS "is_head!", now() AS "now!: OffsetDateTime"
            FROM checked k"#,
         message.conversation_id,
         user_id,
@@ -216,6 +221,9 @@ async fn insert(
     };
     if row.status != ConversationStatus::Active {
         return Ok(Inserted::Done(Accepted::NotActive));
+    }
+    if !row.is_current {
+        return Ok(Inserted::Stale);
     }
     if !row.parent_fits {
         return Ok(Inserted::Done(Accepted::ParentNotFound));
