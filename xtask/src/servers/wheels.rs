@@ -192,11 +192,15 @@ impl Wheel {
     }
 }
 
-/// pip says much before it says why; its last line is the reason.
+/// pip says much around the one line that says why.
 fn verdict(error: &anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
-    let last = text.lines().rev().find(|line| !line.trim().is_empty());
-    anyhow!("{}", last.unwrap_or_default().trim_start_matches("ERROR: "))
+    let mut lines = text.lines().rev().map(str::trim);
+    let why = lines
+        .clone()
+        .find_map(|line| line.split_once("ERROR: ").map(|(_, why)| why))
+        .or_else(|| lines.find(|line| !line.is_empty()));
+    anyhow!("{}", why.unwrap_or_default())
 }
 
 fn pip(python: &Path) -> Command {
@@ -244,6 +248,22 @@ fn python_with_pip(project: &Project) -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_is_picked_out_of_what_pip_says() {
+        let of = |said: &'static str| verdict(&anyhow!(said)).to_string();
+        assert_eq!(
+            of(
+                "`python3` ended with exit code 1: WARNING: x\nERROR: THESE PACKAGES DO NOT MATCH THE HASHES.\n  Expected a\n  Got b\n"
+            ),
+            "THESE PACKAGES DO NOT MATCH THE HASHES."
+        );
+        assert_eq!(
+            of("`python3` ended with exit code 1: ERROR: No such wheel"),
+            "No such wheel"
+        );
+        assert_eq!(of("cannot start `python3`"), "cannot start `python3`");
+    }
 
     #[test]
     fn every_pin_is_a_sha256_and_no_platform_is_named_twice() {
