@@ -121,7 +121,14 @@ fn complete_operation(path: &str, operation: &mut Map<String, Value>) {
         names.dedup();
         responses.insert(status, problem_response(&names));
     }
-    for (_, response) in responses {
+    for (status, response) in responses {
+        // OpenAPI 3.1 wants a description even where there is nothing to add.
+        if response.get("description").is_none() {
+            let status = status
+                .parse()
+                .map(|status: http::StatusCode| status.canonical_reason());
+            response["description"] = json!(status.ok().flatten().unwrap_or_default());
+        }
         response["headers"]["X-Request-Id"] =
             json!({ "$ref": "#/components/headers/X-Request-Id" });
     }

@@ -1,0 +1,335 @@
+//! Coverage by construction: every documented route is tried without credentials, with somebody
+//! else's ids and with input that makes no sense. A new route that these tests cannot try fails
+//! them, so that nobody forgets it.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::common::{Answer, Client, SERVICE_KEY, TestApp, forged_token, token_with};
+
+/// One documented operation.
+struct Operation {
+    method: Method,
+    path: String,
+    described: Value,
+}
+
+fn operations() -> Vec<Operation> {
+    let document: Value = serde_json::from_str(api::openapi::text()).unwrap();
+    let paths = document["paths"].as_object().unwrap().clone();
+    let flat = paths.into_iter().flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap().clone();
+        methods
+            .into_iter()
+            .map(move |(method, described)| Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+                described,
+            })
+    });
+    flat.collect()
+}
+
+impl Operation {
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    fn needs(&self, scheme: &str) -> bool {
+        self.described["security"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one.get(scheme).is_some())
+    }
+
+    fn parameters(&self, place: &str) -> Vec<&str> {
+        let all = self.described["parameters"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        all.iter()
+            .filter(|one| one["in"] == place)
+            .map(|one| one["name"].as_str().unwrap())
+            .collect()
+    }
+
+    fn has_body(&self) -> bool {
+        self.described.get("requestBody").is_some()
+    }
+
+    /// A body this operation accepts. A new one with a body must be added here.
+    fn body(&self) -> Option<Value> {
+        let body = match self.name().as_str() {
+            "POST /api/chat/conversations" => json!({}),
+            "PUT /api/chat/conversations/{conversation_id}"
+            | "PATCH /api/chat/conversations/{conversation_id}" => {
+                json!({ "title": "taken over" })
+            }
+            "POST /api/chat/conversations/{conversation_id}/messages" => json!({ "content": "x" }),
+            "POST /api/chat/conversations/{conversation_id}/messages/{message_id}/regenerate" => {
+                json!({})
+            }
+            "POST /api/chat/conversations/{conversation_id}/messages/{message_id}/feedback" => {
+                json!({ "rating": "up" })
+            }
+            other if self.has_body() => panic!("{other} takes a body and has no case: add one"),
+            _ => return None,
+        };
+        Some(body)
+    }
+
+    /// Routes that take nothing a caller could get wrong.
+    fn takes_nothing(&self) -> bool {
+        let name = self.name();
+        [
+            "POST /api/chat/ws-ticket",
+            "GET /health/live",
+            "GET /health/ready",
+            "GET /metrics",
+        ]
+        .contains(&name.as_str())
+    }
+
+    async fn ask(&self, client: &Client, path: &str, body: Option<Value>) -> Answer {
+        let request = client.request(self.method.clone(), path);
+        match body {
+            Some(body) => client.send(request.json(&body)).await,
+            None => client.send(request).await,
+        }
+    }
+}
+
+/// What belongs to the one who is to be left alone.
+struct Victim {
+    client: Client,
+    conversation: String,
+    message: String,
+    generation: String,
+}
+
+impl Victim {
+    async fn new(app: &TestApp) -> Self {
+        let client = app.user();
+        // With a title of its own, so that nothing is generated for it while the tests compare.
+        let titled = client
+            .post("/api/chat/conversations", json!({ "title": "mine" }))
+            .await;
+        let conversation = titled.text("/id");
+        let answer = client.ask(&conversation, "secret of the victim").await;
+        assert_eq!(answer.status, 200, "{}", answer.shown());
+        let (message, generation) = (
+            answer.text("/assistant_message/id"),
+            answer.text("/generation/id"),
+        );
+        Self {
+            client,
+            conversation,
+            message,
+            generation,
+        }
+    }
+
+    /// The path with the victim's ids. A new kind of id must be added here.
+    fn path(&self, operation: &Operation) -> String {
+        let filled = operation
+            .path
+            .replace("{conversation_id}", &self.conversation)
+            .replace("{message_id}", &self.message)
+            .replace("{generation_id}", &self.generation);
+        assert!(
+            !filled.contains('{'),
+            "{}: whose id is that? add it",
+            operation.name()
+        );
+        filled
+    }
+}
+
+/// Everything the victim has, to compare before and after.
+async fn belongings(app: &TestApp) -> Vec<Option<String>> {
+    let mut all = Vec::new();
+    for table in [
+        "conversations",
+        "messages",
+        "generations",
+        "feedback",
+        "usage_tracking",
+    ] {
+        let sql =
+            format!("SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM chat.{table} t");
+        all.push(app.env.value(&sql).await);
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_route_asks_for_the_credentials_it_documents() {
+    let app = TestApp::new().await;
+    let victim = Victim::new(&app).await;
+    let before = belongings(&app).await;
+    for operation in operations() {
+        let path = victim.path(&operation);
+        let name = operation.name();
+        let anonymous = victim.client.anonymous();
+        if operation.needs("bearer") {
+            let expired = token_with(json!({ "sub": victim.client.user, "exp": 1_000_000 }));
+            for (client, code) in [
+                (anonymous.clone(), "401 unauthenticated"),
+                (
+                    victim.client.with_token(forged_token(victim.client.user)),
+                    "401 token_invalid",
+                ),
+                (victim.client.with_token(expired), "401 token_expired"),
+            ] {
+                assert_eq!(
+                    operation
+                        .ask(&client, &path, operation.body())
+                        .await
+                        .problem(),
+                    code,
+                    "{name}"
+                );
+            }
+            // A service key is no person.
+            let request = anonymous
+                .request(operation.method.clone(), &path)
+                .header("x-service-key", SERVICE_KEY);
+            assert_eq!(
+                anonymous.send(request).await.problem(),
+                "401 unauthenticated",
+                "{name}"
+            );
+        } else if operation.needs("service_key") {
+            let plain = operation.ask(&victim.client, &path, operation.body()).await;
+            assert_eq!(plain.problem(), "401 service_key_invalid", "{name}");
+        } else {
+            let public = ["/health", "/metrics"]
+                .iter()
+                .any(|start| path.starts_with(start));
+            assert!(
+                public,
+                "{name} asks for nothing: is it meant for everybody?"
+            );
+        }
+    }
+    assert_eq!(belongings(&app).await, before);
+}
+
+#[tokio::test]
+async fn every_route_keeps_people_apart() {
+    let app = TestApp::new().await;
+    let victim = Victim::new(&app).await;
+    let before = belongings(&app).await;
+    let stranger = app.user();
+    for operation in operations()
+        .iter()
+        .filter(|operation| operation.path.starts_with("/api/"))
+    {
+        let (path, name) = (victim.path(operation), operation.name());
+        if operation.path.contains('{') {
+            let answer = operation.ask(&stranger, &path, operation.body()).await;
+            assert_eq!(answer.status, 404, "{name}: {}", answer.shown());
+            assert!(answer.problem().ends_with("_not_found"), "{name}");
+        } else if operation.method == Method::GET && operation.path != "/api/chat/ws" {
+            let answer = operation.ask(&stranger, &path, None).await;
+            assert_eq!(answer.status, 200, "{name}");
+            for secret in [&victim.conversation, &victim.message, &victim.generation] {
+                assert!(
+                    !answer.raw.contains(secret.as_str()),
+                    "{name} shows {secret}"
+                );
+            }
+        }
+    }
+    let theirs = format!("WHERE user_id = '{}'", stranger.user);
+    for table in ["messages", "generations", "feedback"] {
+        let sql = format!("SELECT count(*) FROM chat.{table} {theirs}");
+        assert_eq!(app.env.value(&sql).await.as_deref(), Some("0"), "{table}");
+    }
+    assert_eq!(belongings(&app).await, before);
+}
+
+#[tokio::test]
+async fn every_route_refuses_input_that_makes_no_sense() {
+    let app = TestApp::new().await;
+    let victim = Victim::new(&app).await;
+    let before = belongings(&app).await;
+    let owner = &victim.client;
+    for operation in operations() {
+        let (path, name) = (victim.path(&operation), operation.name());
+        let mut tried = operation.takes_nothing();
+        for parameter in operation.parameters("path") {
+            tried = true;
+            let odd = operation
+                .path
+                .replace(&format!("{{{parameter}}}"), "not-an-id");
+            let odd = victim.path(&Operation {
+                path: odd,
+                described: Value::Null,
+                method: operation.method.clone(),
+            });
+            let answer = operation.ask(owner, &odd, operation.body()).await;
+            assert_eq!(
+                answer.problem(),
+                format!("422 validation_failed {parameter}"),
+                "{name}"
+            );
+        }
+        if !operation.parameters("query").is_empty() {
+            tried = true;
+            let answer = operation
+                .ask(owner, &format!("{path}?surprise=1"), operation.body())
+                .await;
+            assert_eq!(answer.problem(), "422 validation_failed surprise", "{name}");
+        }
+        if let Some(mut body) = operation.body() {
+            tried = true;
+            body["surprise"] = json!(1);
+            let answer = operation.ask(owner, &path, Some(body)).await;
+            assert_eq!(answer.problem(), "422 validation_failed surprise", "{name}");
+            for (kind, text, expected) in [
+                ("application/json", "{", "400 malformed_json"),
+                ("application/json", "5", "422 validation_failed body"),
+                ("text/plain", "{}", "415 unsupported_media_type"),
+            ] {
+                let request = owner
+                    .request(operation.method.clone(), &path)
+                    .header("content-type", kind);
+                assert_eq!(
+                    owner.send(request.body(text)).await.problem(),
+                    expected,
+                    "{name}"
+                );
+            }
+        }
+        assert!(tried, "{name} was not tried: give it a case");
+    }
+    assert_eq!(belongings(&app).await, before);
+}
+
+#[tokio::test]
+async fn every_refusal_is_documented() {
+    // What the three tests above see must be in the document; that they see all is their promise.
+    for operation in operations() {
+        let responses = operation.described["responses"].as_object().unwrap();
+        let name = operation.name();
+        if operation.needs("bearer") {
+            assert!(responses.contains_key("401"), "{name}");
+        }
+        if operation.path.contains('{') {
+            assert!(
+                responses.contains_key("404") && responses.contains_key("422"),
+                "{name}"
+            );
+        }
+        if operation.has_body() {
+            for status in ["400", "413", "415", "422"] {
+                assert!(responses.contains_key(status), "{name} {status}");
+            }
+        }
+        for status in ["429", "500", "503"] {
+            assert!(responses.contains_key(status), "{name} {status}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The API on real servers: the real router on a port of its own, Postgres, Redis, a worker and the
+//! simulated upstream, all in one process. Run with `cargo xtask test`.
+
+mod common;
+
+mod bad_input;
+mod conversations;
+mod coverage;
+mod documents;
+mod events;
+mod faults;
+mod generations;
+mod idempotency;
+mod limits;
+mod messages;
+mod operations;
+mod protocol;
+mod shutdown;
+mod socket;
