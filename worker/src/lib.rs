@@ -1,4 +1,6 @@
-//! The worker: makes the replies.
+//! The worker: claims generations, asks the upstream, stores each reply exactly once.
+//!
+//! Only [`queue`] and [`handle`] name apalis, only [`upstream`] knows the gateway's JSON.
 
 pub mod config;
 pub mod context;
