@@ -102,6 +102,9 @@ enum Action {
         /// Only compare; fail when `.sqlx` is out of date
         #[arg(long)]
         check: bool,
+        /// Compile the whole workspace instead of `shared` alone
+        #[arg(long)]
+        workspace: bool,
         /// Print the URL of the migrated database and leave it running until Ctrl-C
         #[arg(long)]
         keep: bool,
@@ -178,8 +181,17 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Action::Reset => services::reset(&project).map(|()| ExitCode::SUCCESS),
-        Action::Sqlx { check, keep } => {
-            sqlx::run(&project, sqlx::Options { check, keep }).map(|()| ExitCode::SUCCESS)
+        Action::Sqlx {
+            check,
+            workspace,
+            keep,
+        } => {
+            let options = sqlx::Options {
+                check,
+                workspace,
+                keep,
+            };
+            sqlx::run(&project, options).map(|()| ExitCode::SUCCESS)
         }
     }
 }

@@ -30,6 +30,9 @@ const DATABASE: &str = "balas";
 pub(crate) struct Options {
     /// Compare only; fail when `.sqlx` is not what the sources and migrations give.
     pub(crate) check: bool,
+    /// Compile everything, not `shared` alone: with the same dependencies as clippy in CI, which then
+    /// finds them compiled.
+    pub(crate) workspace: bool,
     /// Leave the migrated database running and print its URL.
     pub(crate) keep: bool,
 }
@@ -54,7 +57,7 @@ pub(crate) fn run(project: &Project, options: Options) -> anyhow::Result<()> {
         ui::result(&format!("DATABASE_URL={url}"));
     }
     let fresh = servers.instance.dir.join("queries");
-    let outcome = describe_queries(project, &url, &fresh)
+    let outcome = describe_queries(project, &url, &fresh, options.workspace)
         .and_then(|()| settle(&project.root.join(".sqlx"), &fresh, options.check));
     if options.keep {
         if let Err(error) = &outcome {
@@ -112,7 +115,12 @@ fn migration_files(dir: &Path) -> anyhow::Result<(Option<PathBuf>, Vec<PathBuf>)
 }
 
 /// Compiles `shared` against the database; its macros write one file per statement.
-fn describe_queries(project: &Project, url: &str, fresh: &Path) -> anyhow::Result<()> {
+fn describe_queries(
+    project: &Project,
+    url: &str,
+    fresh: &Path,
+    workspace: bool,
+) -> anyhow::Result<()> {
     let scratch = fresh.with_extension("tmp");
     for dir in [fresh, &scratch] {
         remove_dir(dir)?;
@@ -129,14 +137,13 @@ fn describe_queries(project: &Project, url: &str, fresh: &Path) -> anyhow::Resul
     let mut check = Command::new(cargo::program(project));
     check
         .current_dir(&project.root)
-        .args([
-            "check",
-            "--package",
-            "shared",
-            "--all-targets",
-            "--features",
-            "testing",
-        ])
+        .arg("check")
+        .args(if workspace {
+            &["--workspace"][..]
+        } else {
+            &["--package", "shared", "--features", "testing"]
+        })
+        .arg("--all-targets")
         .env("DATABASE_URL", url)
         .env("SQLX_OFFLINE", "false")
         .env("SQLX_OFFLINE_DIR", fresh)
