@@ -11,12 +11,16 @@ use shared::models::ModelsConfig;
 use shared::push::Hub;
 use shared::redis::Redis;
 use shared::store::Db;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::gate::Gate;
 use crate::streams::Streams;
 use crate::{error, middleware, routes};
+
+/// Feeds that may read what they missed at the same time.
+const CATCHING_UP: usize = 4;
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +43,9 @@ pub struct Parts {
     pub lifecycle: Lifecycle,
     /// Cancelled when sockets and streams should reconnect elsewhere.
     pub closing: CancellationToken,
+    /// Turns for feeds that have to read what they missed. When Redis comes back every feed of the
+    /// process wants to at once, and requests need connections to the database meanwhile.
+    pub catching_up: Semaphore,
     /// Open streams by user.
     pub streams: Streams,
     /// Asks the upstream for a sign of life.
@@ -80,6 +87,7 @@ impl AppState {
             models,
             lifecycle,
             closing,
+            catching_up: Semaphore::new(CATCHING_UP),
             streams,
             upstream,
         })))

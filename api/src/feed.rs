@@ -89,7 +89,8 @@ impl LiveFeed {
                 continue;
             }
             if !self.work.is_empty() {
-                if let Err(error) = self.catch_up().await {
+                // Rare and large, so it takes no room in the ten thousand feeds that are idle.
+                if let Err(error) = Box::pin(self.catch_up()).await {
                     // What has to be read is read once the database is back; nothing is left out.
                     tracing::warn!(user.id = %self.user_id, error = chain(&error), "failed to catch up with events");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -117,6 +118,8 @@ impl LiveFeed {
         let Some(work) = self.work.front_mut() else {
             return Ok(());
         };
+        // Never closed, so this only waits for a turn.
+        let _turn = self.app.catching_up.acquire().await.ok();
         let mut found = Vec::new();
         let next = match work {
             Work::Missed(event) => {

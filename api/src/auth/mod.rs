@@ -147,10 +147,12 @@ impl Authenticator {
 
 /// Time is checked by [`Claims`] with our own clock, so the library is told not to.
 fn validation(config: &AuthConfig, algorithms: &[Algorithm]) -> Validation {
-    let mut validation = Validation::default();
-    validation.algorithms = algorithms.to_vec();
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
+    let mut validation = Validation {
+        algorithms: algorithms.to_vec(),
+        validate_exp: false,
+        validate_nbf: false,
+        ..Validation::default()
+    };
     let mut required = vec!["exp"];
     match &config.issuer {
         Some(issuer) => {

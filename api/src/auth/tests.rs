@@ -276,7 +276,8 @@ impl Issuer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap());
         let router = Router::new().route("/keys", get(answer));
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        shared::lifecycle::Lifecycle::new()
+            .spawn(async move { axum::serve(listener, router).await });
         Self { url, set, asked }
     }
 

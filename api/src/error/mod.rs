@@ -103,12 +103,12 @@ impl Problem {
     #[must_use]
     pub fn coded_fields(code: Code, errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
-            [only] => format!("{}: {}", only.field, only.message).into(),
-            several => format!("{} fields are wrong", several.len()).into(),
+            [only] => format!("{}: {}", only.field, only.message),
+            several => format!("{} fields are wrong", several.len()),
         };
         Self {
             errors,
-            ..Self::new(code, Cow::<str>::Owned(detail))
+            ..Self::new(code, detail)
         }
     }
 

@@ -34,7 +34,6 @@ const ACCEPTED: [&str; 6] = [
 
 /// The layer that answers preflights and marks answers. No credentials: tokens travel in a header,
 /// never in a cookie.
-#[must_use]
 pub fn cors(origins: &AllowedOrigins) -> CorsLayer {
     let origins = match origins {
         AllowedOrigins::Any => AllowOrigin::any(),

@@ -147,7 +147,8 @@ impl Session<'_> {
             }
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return None,
         };
-        match self.follow(text).await {
+        // Rare and large, so it takes no room in the sockets that say nothing.
+        match Box::pin(self.follow(text)).await {
             Ok(answer) => answer,
             Err(problem) => Some(command::error(&problem)),
         }

@@ -144,7 +144,7 @@ async fn a_list_is_filtered_and_paged() {
     assert_eq!(ids("?status=cancelled").await, [first]);
     assert_eq!(
         ids(&format!("?conversation_id={other}")).await,
-        [newest.clone()]
+        *std::slice::from_ref(&newest)
     );
     assert_eq!(ids("?limit=1").await, [newest]);
     assert_eq!(ids("?limit=1&offset=3").await.len(), 0);
@@ -190,7 +190,11 @@ async fn cancelling_a_queued_generation_lets_the_next_one_go() {
     assert_eq!(user.ended(&second).await.text("/status"), "completed");
     // The title may be about the first message, a reply may not.
     let calls = app.simulator.calls_containing("first");
-    assert!(calls.iter().all(|call| call.max_tokens.is_some_and(|max| max <= 32)));
+    assert!(
+        calls
+            .iter()
+            .all(|call| call.max_tokens.is_some_and(|max| max <= 32))
+    );
 }
 
 #[tokio::test]

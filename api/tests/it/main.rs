@@ -1,6 +1,12 @@
 //! The API on real servers: the real router on a port of its own, Postgres, Redis, a worker and the
 //! simulated upstream, all in one process. Run with `cargo xtask test`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that meets something unexpected must fail where it does"
+)]
+
 mod common;
 
 mod bad_input;
