@@ -50,6 +50,10 @@ impl Db {
             ServingRole::Api => "balas-api",
             ServingRole::Worker => "balas-worker",
         });
+        // Every statement finds its rows by key, so its plan does not depend on the values: planning
+        // it once per connection saves more than any better plan could, and cannot flip. A pooler
+        // that refuses start-up options must be told to ignore them.
+        options = options.options([("plan_cache_mode", "force_generic_plan"), ("jit", "off")]);
         if options.get_username() != role.as_str() {
             options = options.options([("role", role.as_str())]);
         }
