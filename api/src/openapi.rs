@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
+use shared::domain;
 use utoipa::OpenApi;
 
 use crate::error::{self, Code};
@@ -16,7 +17,7 @@ use crate::error::{self, Code};
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(title = "Balas", description = "Chat replies by language models: accept a message, follow its generation, keep the reply."),
-    components(schemas(error::ProblemBody<'_>, error::FieldError, Code, shared::domain::Event)),
+    components(schemas(error::ProblemBody<'_>, error::FieldError, Code, domain::Event)),
     tags(
         (name = "conversations", description = "Threads of messages of one user."),
         (name = "messages", description = "Turns of a conversation, and asking for replies."),
@@ -52,6 +53,7 @@ fn complete(mut document: Value) -> Value {
         "service_key": { "type": "apiKey", "in": "header", "name": "X-Service-Key" },
     });
     document["components"]["headers"] = headers();
+    name_enums(&mut document["components"]["schemas"]);
     let Some(paths) = document["paths"].as_object_mut() else {
         return document;
     };
@@ -62,6 +64,31 @@ fn complete(mut document: Value) -> Value {
         }
     }
     document
+}
+
+/// Writes the names of the domain's enums as they are in JSON: utoipa does not see the ones their
+/// macro gives them and would show those of Rust.
+fn name_enums(schemas: &mut Value) {
+    macro_rules! names {
+        ($($name:ident),+ $(,)?) => {$(
+            let names: Vec<_> = domain::$name::ALL.iter().map(|variant| variant.as_str()).collect();
+            schemas[stringify!($name)] = json!({
+                "type": "string",
+                "enum": names,
+                "description": schemas[stringify!($name)]["description"],
+            });
+        )+};
+    }
+    names!(
+        ContentType,
+        ContextType,
+        ConversationStatus,
+        EventType,
+        FailureCode,
+        GenerationKind,
+        GenerationStatus,
+        SenderType,
+    );
 }
 
 fn headers() -> Value {
@@ -84,6 +111,14 @@ fn complete_operation(path: &str, operation: &mut Map<String, Value>) {
             _ => json!([]),
         };
         operation.insert("security".into(), scheme);
+    }
+    if let Some(parameters) = operation
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut)
+    {
+        parameters
+            .iter_mut()
+            .for_each(|parameter| without_null(&mut parameter["schema"]));
     }
     let mut codes = implied(operation);
     let responses = operation.entry("responses").or_insert_with(|| json!({}));
@@ -131,6 +166,33 @@ fn complete_operation(path: &str, operation: &mut Map<String, Value>) {
         }
         response["headers"]["X-Request-Id"] =
             json!({ "$ref": "#/components/headers/X-Request-Id" });
+    }
+}
+
+/// A parameter that may be absent is never null.
+fn without_null(schema: &mut Value) {
+    let is_null = |value: &Value| value == "null" || value["type"] == "null";
+    for list in ["type", "oneOf"] {
+        if let Some(kinds) = schema[list].as_array_mut() {
+            kinds.retain(|kind| !is_null(kind));
+        }
+    }
+    if let [only] = schema["type"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+    {
+        schema["type"] = only.clone();
+    }
+    if let [only] = schema["oneOf"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+    {
+        *schema = only.clone();
+    }
+    if let Some(fields) = schema.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
     }
 }
 

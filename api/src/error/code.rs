@@ -3,7 +3,8 @@
 use http::StatusCode;
 
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:ident, $title:literal;)+) => {
+    // `$text` is a token and not a literal, because utoipa does not see through the group around one.
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:tt, $status:ident, $title:literal;)+) => {
         /// What went wrong, in a word a program can compare. A code never changes its meaning.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, utoipa::ToSchema)]
         pub enum Code { $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)+ }

@@ -1,23 +1,20 @@
 //! `/api/chat/conversations`: threads of messages of one user.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::domain::{ContextType, Conversation, ConversationStatus, Event};
-use shared::store::conversations::{self as store, Changes, Edited, Filter, NewConversation};
-use shared::store::generations::cancel_unfinished;
-use shared::store::messages::{self, Cursor};
+use shared::domain::{ContextType, Conversation, ConversationStatus};
+use shared::store::conversations::{self as store, Filter, NewConversation};
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 
 use super::creation::{Begun, begin};
-use super::view::{self, Answer, ConversationWithMessages, Conversations, OffsetPage};
+use super::view::{Answer, Conversations, OffsetPage};
 use crate::app::AppState;
-use crate::error::{Checks, Code, Problem, Result};
-use crate::extract::{Idempotent, IfMatch, Json, Limit, Offset, Path, Query, User};
-use crate::{cancelled, limits};
+use crate::error::{Checks, Result};
+use crate::extract::{Idempotent, Limit, Offset, Query, User};
+use crate::limits;
 
 /// A new conversation.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -33,21 +30,6 @@ pub(super) struct CreateConversation {
     #[schema(value_type = Option<Object>, nullable = false)]
     context_data: Option<serde_json::Map<String, Value>>,
     /// Whatever the client wants to keep with it, at most 64 KiB of JSON.
-    #[schema(value_type = Option<Object>, nullable = false)]
-    metadata: Option<serde_json::Map<String, Value>>,
-}
-
-/// What to change; absent fields stay.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EditConversation {
-    /// A title of the person's own, which no generated one replaces.
-    #[schema(min_length = 1, max_length = 255, nullable = false)]
-    title: Option<String>,
-    /// `archived` makes it read-only, `active` brings it back.
-    #[schema(nullable = false)]
-    status: Option<Visible>,
-    /// Replaces the metadata, at most 64 KiB of JSON.
     #[schema(value_type = Option<Object>, nullable = false)]
     metadata: Option<serde_json::Map<String, Value>>,
 }
@@ -73,7 +55,6 @@ pub(super) struct ListQuery {
     #[param(inline)]
     status: Visible,
     /// Only those about this.
-    #[param(inline)]
     context_type: Option<ContextType>,
     /// Only those whose title or messages contain this text.
     #[param(min_length = 1, max_length = 200)]
@@ -88,23 +69,12 @@ pub(super) struct ListQuery {
     offset: Offset,
 }
 
-/// How much of a conversation to read.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ReadQuery {
-    /// How many of the newest messages.
-    #[serde(default)]
-    #[param(value_type = u32, minimum = 1, maximum = 200, default = 50, required = false)]
-    messages: Limit<50, 200>,
-}
-
 /// Most bytes of `context_data` and of `metadata`.
 const MAX_JSON_BYTES: usize = 64 * 1024;
 
 /// Starts a conversation.
 #[utoipa::path(
-    post, path = "/api/chat/conversations", tag = "conversations",
+    post, path = "/api/chat/conversations", operation_id = "create_conversation", tag = "conversations",
     params(super::IdempotencyHeader), request_body = CreateConversation,
     responses(
         (status = 201, body = Conversation, headers(("Location" = String, description = "The conversation."))),
@@ -146,7 +116,7 @@ pub(super) async fn create(
 
 /// The person's conversations, newest activity first.
 #[utoipa::path(
-    get, path = "/api/chat/conversations", tag = "conversations", params(ListQuery),
+    get, path = "/api/chat/conversations", operation_id = "list_conversations", tag = "conversations", params(ListQuery),
     responses((status = 200, body = Conversations))
 )]
 pub(super) async fn list(
@@ -186,135 +156,7 @@ pub(super) async fn list(
     }))
 }
 
-/// A conversation with its newest messages.
-#[utoipa::path(
-    get, path = "/api/chat/conversations/{conversation_id}", tag = "conversations",
-    params(("conversation_id" = Uuid, Path), ReadQuery),
-    responses(
-        (status = 200, body = ConversationWithMessages, headers(("ETag" = String, description = "For `If-Match`."))),
-        (status = 404, description = "conversation_not_found"),
-    )
-)]
-pub(super) async fn read(
-    State(app): State<AppState>,
-    User(user): User,
-    Path(id): Path<Uuid>,
-    Query(query): Query<ReadQuery>,
-) -> Result<Response> {
-    let mut tx = app.db.user(user.id).await?;
-    let conversation = store::find(&mut tx, id).await?.ok_or_else(not_found)?;
-    let (messages, _) = messages::list(&mut tx, id, Cursor::Newest, query.messages.get()).await?;
-    let tag = view::tag(&conversation);
-    Ok((
-        tag,
-        axum::Json(ConversationWithMessages {
-            conversation,
-            messages,
-        }),
-    )
-        .into_response())
-}
-
-/// Changes a conversation.
-#[utoipa::path(
-    put, path = "/api/chat/conversations/{conversation_id}", tag = "conversations",
-    params(("conversation_id" = Uuid, Path), super::IfMatchHeader), request_body = EditConversation,
-    responses(
-        (status = 200, body = Conversation, headers(("ETag" = String, description = "For `If-Match`."))),
-        (status = 404, description = "conversation_not_found"),
-        (status = 412, description = "precondition_failed"),
-    )
-)]
-pub(super) async fn replace(
-    app: State<AppState>,
-    user: User,
-    id: Path<Uuid>,
-    condition: IfMatch,
-    changes: Json<EditConversation>,
-) -> Result<Response> {
-    edit(app, user, id, condition, changes).await
-}
-
-/// Changes a conversation. Both methods change only the fields that are given.
-#[utoipa::path(
-    patch, path = "/api/chat/conversations/{conversation_id}", tag = "conversations",
-    params(("conversation_id" = Uuid, Path), super::IfMatchHeader), request_body = EditConversation,
-    responses(
-        (status = 200, body = Conversation, headers(("ETag" = String, description = "For `If-Match`."))),
-        (status = 404, description = "conversation_not_found"),
-        (status = 412, description = "precondition_failed"),
-    )
-)]
-pub(super) async fn update(
-    app: State<AppState>,
-    user: User,
-    id: Path<Uuid>,
-    condition: IfMatch,
-    changes: Json<EditConversation>,
-) -> Result<Response> {
-    edit(app, user, id, condition, changes).await
-}
-
-async fn edit(
-    State(app): State<AppState>,
-    User(user): User,
-    Path(id): Path<Uuid>,
-    condition: IfMatch,
-    Json(changes): Json<EditConversation>,
-) -> Result<Response> {
-    check(changes.title.as_deref(), [("metadata", &changes.metadata)])?;
-    let mut tx = app.db.user(user.id).await?;
-    let expected = match condition {
-        IfMatch::Absent | IfMatch::Any => None,
-        IfMatch::OneOf(_) => {
-            let current = store::find(&mut tx, id).await?.ok_or_else(not_found)?;
-            if !condition.allows(&current.version.to_string()) {
-                return Err(Problem::of(Code::PreconditionFailed));
-            }
-            Some(current.version)
-        }
-    };
-    let metadata = changes.metadata.map(Value::Object);
-    let changes = Changes {
-        title: changes.title.as_deref(),
-        status: changes.status.map(ConversationStatus::from),
-        metadata: metadata.as_ref(),
-    };
-    let conversation = match store::edit(&mut tx, id, expected, &changes).await? {
-        Edited::Done(conversation) => conversation,
-        Edited::Changed => return Err(Problem::of(Code::PreconditionFailed)),
-        Edited::NotFound => return Err(not_found()),
-    };
-    tx.commit().await?;
-    let event = Event::conversation_updated(&conversation, app.gate.clock.now());
-    if let Err(failure) = shared::push::publish(&app.redis, user.id, &event).await {
-        tracing::debug!(%failure, "a change was not pushed");
-    }
-    Ok((view::tag(&conversation), axum::Json(conversation)).into_response())
-}
-
-/// Deletes a conversation. Its unfinished generations are cancelled.
-#[utoipa::path(
-    delete, path = "/api/chat/conversations/{conversation_id}", tag = "conversations",
-    params(("conversation_id" = Uuid, Path)),
-    responses((status = 204), (status = 404, description = "conversation_not_found"))
-)]
-pub(super) async fn delete(
-    State(app): State<AppState>,
-    User(user): User,
-    Path(id): Path<Uuid>,
-) -> Result<StatusCode> {
-    let mut tx = app.db.user(user.id).await?;
-    if !store::delete(&mut tx, id).await? {
-        return Err(not_found());
-    }
-    let stopped = cancel_unfinished(&mut tx, id, true).await?;
-    tx.commit().await?;
-    cancelled::tell(&app, user.id, stopped).await;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-fn check<const N: usize>(
+pub(super) fn check<const N: usize>(
     title: Option<&str>,
     objects: [(&str, &Option<serde_json::Map<String, Value>>); N],
 ) -> Result<()> {
@@ -328,24 +170,32 @@ fn check<const N: usize>(
         );
     }
     for (field, object) in objects {
-        let size = object.as_ref().map_or(0, |object| {
-            serde_json::to_string(object).map_or(usize::MAX, |text| text.len())
-        });
+        let Some(object) = object else { continue };
+        let size = serde_json::to_string(object).map_or(usize::MAX, |text| text.len());
         checks.require(
             size <= MAX_JSON_BYTES,
             field,
             "must have at most 64 KiB of JSON",
         );
+        let bounded = object.values().all(is_bounded);
+        checks.require(bounded, field, "numbers must lie between -1e300 and 1e300");
     }
     checks.finish()
 }
 
-fn object(map: Option<&serde_json::Map<String, Value>>) -> Value {
-    Value::Object(map.cloned().unwrap_or_default())
+/// Postgres keeps numbers in decimal and gives them back with all their digits; the largest ones
+/// then read as infinite.
+fn is_bounded(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() <= 1e300),
+        Value::Array(items) => items.iter().all(is_bounded),
+        Value::Object(fields) => fields.values().all(is_bounded),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
 }
 
-pub(super) fn not_found() -> Problem {
-    Problem::of(Code::ConversationNotFound)
+fn object(map: Option<&serde_json::Map<String, Value>>) -> Value {
+    Value::Object(map.cloned().unwrap_or_default())
 }
 
 impl From<Visible> for ConversationStatus {

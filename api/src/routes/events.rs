@@ -15,7 +15,7 @@ use shared::store::{conversations, generations};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::conversations::not_found;
+use super::conversation::not_found;
 use crate::app::AppState;
 use crate::auth::Identity;
 use crate::error::{Result, chain};
@@ -37,7 +37,7 @@ pub(super) struct EventsQuery {
 /// A stream that is resumed after the terminal event is answered with 204, which tells a browser
 /// not to connect again.
 #[utoipa::path(
-    get, path = "/api/chat/generations/{generation_id}/events", tag = "push",
+    get, path = "/api/chat/generations/{generation_id}/events", operation_id = "follow_generation", tag = "push",
     params(("generation_id" = Uuid, Path), EventsQuery, super::LastEventIdHeader),
     responses(
         (status = 200, body = String, content_type = "text/event-stream", description = "Each `data` is an `Event`."),
@@ -88,7 +88,7 @@ pub(super) async fn of_generation(
 /// Follows everything in a conversation. `Last-Event-ID` resumes within the generation it names and
 /// goes on with all younger ones.
 #[utoipa::path(
-    get, path = "/api/chat/conversations/{conversation_id}/events", tag = "push",
+    get, path = "/api/chat/conversations/{conversation_id}/events", operation_id = "follow_conversation", tag = "push",
     params(("conversation_id" = Uuid, Path), EventsQuery, super::LastEventIdHeader),
     responses(
         (status = 200, body = String, content_type = "text/event-stream", description = "Each `data` is an `Event`."),

@@ -7,7 +7,7 @@ use shared::store::{feedback, messages};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::conversations::not_found;
+use super::conversation::not_found;
 use crate::app::AppState;
 use crate::error::{Checks, Code, Problem, Result};
 use crate::extract::{Json, Path, User};
@@ -36,7 +36,7 @@ pub(super) enum Rating {
 
 /// Rates a reply; the last rating counts.
 #[utoipa::path(
-    post, path = "/api/chat/conversations/{conversation_id}/messages/{message_id}/feedback", tag = "messages",
+    post, path = "/api/chat/conversations/{conversation_id}/messages/{message_id}/feedback", operation_id = "rate_reply", tag = "messages",
     params(("conversation_id" = Uuid, Path), ("message_id" = Uuid, Path)), request_body = Feedback,
     responses(
         (status = 200, body = Feedback),

@@ -25,7 +25,6 @@ use crate::extract::{Limit, Offset, Path, Query, User, Wait};
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// Only those of this status.
-    #[param(inline)]
     status: Option<GenerationStatus>,
     /// Only those of this conversation.
     conversation_id: Option<Uuid>,
@@ -55,7 +54,7 @@ const LOOK_AT_ROW: Duration = Duration::from_secs(1);
 
 /// The person's generations, newest first.
 #[utoipa::path(
-    get, path = "/api/chat/generations", tag = "generations", params(ListQuery),
+    get, path = "/api/chat/generations", operation_id = "list_generations", tag = "generations", params(ListQuery),
     responses((status = 200, body = Generations))
 )]
 pub(super) async fn list(
@@ -84,7 +83,7 @@ pub(super) async fn list(
 
 /// A generation, with its reply once it has one.
 #[utoipa::path(
-    get, path = "/api/chat/generations/{generation_id}", tag = "generations",
+    get, path = "/api/chat/generations/{generation_id}", operation_id = "read_generation", tag = "generations",
     params(("generation_id" = Uuid, Path), ReadQuery),
     responses((status = 200, body = Generation), (status = 404, description = "generation_not_found"))
 )]
@@ -185,7 +184,7 @@ async fn with_position(
 
 /// Stops a generation, queued or running. The text so far is kept.
 #[utoipa::path(
-    post, path = "/api/chat/generations/{generation_id}/cancel", tag = "generations",
+    post, path = "/api/chat/generations/{generation_id}/cancel", operation_id = "cancel_generation", tag = "generations",
     params(("generation_id" = Uuid, Path)),
     responses(
         (status = 200, body = Generation),

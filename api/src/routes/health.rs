@@ -62,7 +62,7 @@ pub(super) struct HealthQuery {
 
 /// How the service and what it depends on are.
 #[utoipa::path(
-    get, path = "/health", tag = "operations", params(HealthQuery),
+    get, path = "/health", operation_id = "health", tag = "operations", params(HealthQuery),
     responses((status = 200, body = Health), (status = 503, body = Health))
 )]
 pub(super) async fn health(
@@ -83,7 +83,7 @@ pub(super) async fn health(
 }
 
 /// Whether the process runs.
-#[utoipa::path(get, path = "/health/live", tag = "operations", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health/live", operation_id = "liveness", tag = "operations", responses((status = 200, body = Health)))]
 pub(super) async fn live(State(app): State<AppState>) -> Response {
     report(&app, BTreeMap::new())
 }
@@ -91,7 +91,7 @@ pub(super) async fn live(State(app): State<AppState>) -> Response {
 /// Whether the process should get requests: the database answers and no stop was asked for. Redis
 /// may be away: everything but the live push works without it.
 #[utoipa::path(
-    get, path = "/health/ready", tag = "operations",
+    get, path = "/health/ready", operation_id = "readiness", tag = "operations",
     responses((status = 200, body = Health), (status = 503, body = Health))
 )]
 pub(super) async fn ready(State(app): State<AppState>) -> Response {
@@ -111,7 +111,7 @@ pub(super) async fn ready(State(app): State<AppState>) -> Response {
 
 /// All measurements, in the Prometheus text format.
 #[utoipa::path(
-    get, path = "/metrics", tag = "operations",
+    get, path = "/metrics", operation_id = "metrics", tag = "operations",
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, description = "route_not_found"))
 )]
 pub(super) async fn metrics(State(app): State<AppState>) -> Result<Response> {

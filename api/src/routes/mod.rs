@@ -1,5 +1,6 @@
 //! Every route of the API.
 
+mod conversation;
 mod conversations;
 mod creation;
 mod events;
@@ -9,6 +10,7 @@ mod health;
 mod messages;
 mod model;
 mod parameters;
+mod regenerate;
 mod reply;
 mod socket;
 mod view;
@@ -32,13 +34,13 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::head())
         .routes(routes!(conversations::create, conversations::list))
         .routes(routes!(
-            conversations::read,
-            conversations::replace,
-            conversations::update,
-            conversations::delete
+            conversation::read,
+            conversation::replace,
+            conversation::update,
+            conversation::delete
         ))
         .routes(routes!(messages::post, messages::list))
-        .routes(routes!(messages::regenerate))
+        .routes(routes!(regenerate::post))
         .routes(routes!(feedback::put))
         .routes(routes!(generations::list))
         .routes(routes!(generations::read))

@@ -60,7 +60,7 @@ impl FromRequestParts<AppState> for Visitor {
 
 /// Issues a ticket, good for one WebSocket within 30 seconds.
 #[utoipa::path(
-    post, path = "/api/chat/ws-ticket", tag = "push",
+    post, path = "/api/chat/ws-ticket", operation_id = "issue_socket_ticket", tag = "push",
     responses((status = 200, body = IssuedTicket))
 )]
 pub(super) async fn ticket(
@@ -87,7 +87,7 @@ pub(super) async fn ticket(
 /// A frame that cannot be understood is answered with `{"type":"error","code":…,"detail":…}`.
 /// Close codes: 1009 frame too large, 1012 reconnect (the server restarts), 1013 too slow, 4401 the token has expired.
 #[utoipa::path(
-    get, path = "/api/chat/ws", tag = "push", params(OpenQuery),
+    get, path = "/api/chat/ws", operation_id = "open_socket", tag = "push", params(OpenQuery),
     security(("bearer" = []), ()),
     responses(
         (status = 101, description = "The connection is a WebSocket now."),

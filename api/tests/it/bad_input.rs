@@ -258,6 +258,10 @@ async fn conversations_with_too_much_or_the_wrong_thing_in_them() {
             json!({ "metadata": { "\0": 1 } }),
             "422 validation_failed metadata.\u{fffd}",
         ),
+        (
+            json!({ "metadata": { "a": [1.797e308] } }),
+            "422 validation_failed metadata",
+        ),
         (json!({ "title": "" }), "422 validation_failed title"),
         (json!({ "title": "  " }), "422 validation_failed title"),
         (

@@ -19,8 +19,13 @@ fn the_committed_openapi_document_is_current() {
 fn the_document_names_only_codes_that_exist_and_refuses_unknown_fields() {
     let document: Value = serde_json::from_str(api::openapi::text()).unwrap();
     assert_eq!(document["openapi"], "3.1.0");
+    let mut ids = std::collections::HashSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
+            assert!(
+                ids.insert(operation["operationId"].as_str().unwrap()),
+                "{method} {path}"
+            );
             for (status, response) in operation["responses"].as_object().unwrap() {
                 let is_problem = response["content"]
                     .get("application/problem+json")
@@ -51,6 +56,23 @@ fn the_document_names_only_codes_that_exist_and_refuses_unknown_fields() {
             }
         }
     }
+}
+
+#[test]
+fn names_in_the_document_are_those_of_the_answers() {
+    let document: Value = serde_json::from_str(api::openapi::text()).unwrap();
+    let mut enums = 0;
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        for variant in schema["enum"].as_array().into_iter().flatten() {
+            enums += 1;
+            let text = variant.as_str().unwrap();
+            let plain = text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte));
+            assert!(plain, "{name} has {text}");
+        }
+    }
+    assert!(enums > 50);
 }
 
 #[test]

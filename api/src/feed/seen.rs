@@ -1,0 +1,143 @@
+//! What a feed has delivered.
+
+use std::collections::{HashMap, VecDeque};
+
+use shared::domain::EventType;
+use shared::id::EventId;
+use shared::push::PushedEvent;
+use uuid::Uuid;
+
+/// Generations whose last event is remembered. The oldest are forgotten first; after that, an
+/// event of theirs could only be repeated by a producer that breaks the order of its log.
+const REMEMBERED: usize = 256;
+/// The last event of each generation that was delivered.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    last: HashMap<Uuid, EventId>,
+    order: VecDeque<Uuid>,
+}
+
+impl Seen {
+    pub(super) fn last(&self, generation_id: Uuid) -> Option<EventId> {
+        self.last.get(&generation_id).copied()
+    }
+
+    pub(super) fn has_ended(&self, generation_id: Uuid) -> bool {
+        self.last(generation_id)
+            .is_some_and(|id| id.seq == EventId::TERMINAL_SEQ)
+    }
+
+    /// Whether the event was not delivered yet; remembers it.
+    pub(super) fn admit(&mut self, event: &PushedEvent) -> bool {
+        let Some(id) = event.generation_id else {
+            return true;
+        };
+        if self.last(id).is_some_and(|last| event.id <= last) {
+            return false;
+        }
+        if self.last.insert(id, event.id).is_none() {
+            self.order.push_back(id);
+            if self.order.len() > REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.last.remove(&oldest);
+            }
+        }
+        true
+    }
+
+    /// Whether events of the same attempt are missing before this one. Of the terminal event
+    /// nobody knows its number, so it says nothing.
+    pub(super) fn has_missed(&self, event: &PushedEvent) -> bool {
+        let Some(last) = event.generation_id.and_then(|id| self.last(id)) else {
+            return false;
+        };
+        let next = last.seq.saturating_add(1);
+        event.kind != EventType::Queued
+            && !event.kind.is_terminal()
+            && event.id.attempt == last.attempt
+            && event.id.seq > next
+    }
+
+    /// Goes back to a point the client named.
+    pub(super) fn forget(&mut self, generation_id: Uuid, to: Option<EventId>) {
+        match to {
+            Some(id) => {
+                if self.last.insert(generation_id, id).is_none() {
+                    self.order.push_back(generation_id);
+                }
+            }
+            None => {
+                self.last.remove(&generation_id);
+                self.order.retain(|id| *id != generation_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(attempt: u32, seq: u32, kind: EventType) -> PushedEvent {
+        let generation_id = Uuid::from_u128(7);
+        let id = EventId {
+            generation_id,
+            attempt,
+            seq,
+        };
+        PushedEvent {
+            id,
+            kind,
+            generation_id: Some(generation_id),
+            conversation_id: Uuid::nil(),
+            json: "{}".into(),
+        }
+    }
+
+    #[test]
+    fn an_event_is_delivered_once_and_a_jump_is_noticed() {
+        let mut seen = Seen::default();
+        assert!(seen.admit(&event(0, 1, EventType::Queued)));
+        assert!(!seen.admit(&event(0, 1, EventType::Queued)));
+        assert!(!seen.has_missed(&event(1, 1, EventType::InProgress)));
+        assert!(seen.admit(&event(1, 1, EventType::InProgress)));
+        assert!(!seen.has_missed(&event(1, 2, EventType::Delta)));
+        assert!(seen.has_missed(&event(1, 3, EventType::Delta)));
+        assert!(seen.admit(&event(1, EventId::TERMINAL_SEQ, EventType::Completed)));
+        assert!(seen.has_ended(Uuid::from_u128(7)));
+        assert!(!seen.admit(&event(1, 3, EventType::Delta)));
+    }
+
+    #[test]
+    fn a_resumed_client_gets_again_what_it_asks_for() {
+        let mut seen = Seen::default();
+        assert!(seen.admit(&event(1, 5, EventType::Delta)));
+        seen.forget(Uuid::from_u128(7), Some(event(1, 2, EventType::Delta).id));
+        assert!(seen.admit(&event(1, 3, EventType::Delta)));
+        seen.forget(Uuid::from_u128(7), None);
+        assert!(seen.admit(&event(0, 1, EventType::Queued)));
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_a_user_does() {
+        let mut seen = Seen::default();
+        for number in 0..2000_u128 {
+            let generation_id = Uuid::from_u128(number);
+            let id = EventId {
+                generation_id,
+                attempt: 0,
+                seq: 1,
+            };
+            seen.admit(&PushedEvent {
+                id,
+                generation_id: Some(generation_id),
+                ..event(0, 1, EventType::Queued)
+            });
+        }
+        assert_eq!(
+            (seen.last.len(), seen.order.len()),
+            (REMEMBERED, REMEMBERED)
+        );
+    }
+}
