@@ -10,6 +10,8 @@
 mod common;
 
 mod bad_input;
+mod browser;
+mod console;
 mod conversations;
 mod coverage;
 mod documents;
