@@ -25,28 +25,25 @@ const LOG_CAP: usize = 10_000;
 /// Entries read at a time.
 const PAGE: usize = 512;
 
-/// Appends the events of one attempt and publishes them, unless a newer attempt or the end is in the
-/// log already (-1), or the log should exist and does not (0). Events that are in it are left out:
-/// the answer to them was lost, not they. One script, so that no reader sees an event that is
-/// neither in the log nor the next one.
+/// Appends the events of one attempt and publishes those that were not acknowledged: unless a newer
+/// attempt or the end is in the log already (-1), or the log does not hold what it should (0).
+/// Events that are in it are left out: the answer to them was lost, not they. One script, so that
+/// nobody hears of an event that is not in the log, or of one after those that the log has lost.
 static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r"local attempt, seq = tonumber(ARGV[1]), 0
+        r"local attempt, terminal, held, acknowledged = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+          local seq = 0
           local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
           if newest then
               local newest_attempt, newest_seq = string.match(newest[1], '^(%d+)-(%d+)$')
-              newest_attempt, newest_seq = tonumber(newest_attempt), tonumber(newest_seq)
-              if newest_attempt > attempt or newest_seq == tonumber(ARGV[2]) then return -1 end
-              if newest_attempt == attempt then seq = newest_seq end
-          elseif ARGV[3] == '1' then
-              return 0
+              if tonumber(newest_attempt) > attempt or newest_seq == terminal then return -1 end
+              if tonumber(newest_attempt) == attempt then seq = tonumber(newest_seq) end
           end
+          if seq < held then return 0 end
           for i = 8, #ARGV, 2 do
               if tonumber(ARGV[i]) > seq then
-                  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], ARGV[1] .. '-' .. ARGV[i], 'e', ARGV[i + 1])
-              end
-              if tonumber(ARGV[i]) > math.max(seq, tonumber(ARGV[5])) then
-                  redis.call('PUBLISH', ARGV[6], ARGV[i + 1])
+                  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], ARGV[1] .. '-' .. ARGV[i], 'e', ARGV[i + 1])
+                  if tonumber(ARGV[i]) > acknowledged then redis.call('PUBLISH', ARGV[6], ARGV[i + 1]) end
               end
           end
           if seq == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[7]) end
@@ -58,7 +55,7 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Appended {
     Yes,
-    /// Redis lost the log that the attempt has written to.
+    /// Redis lost the log that the attempt has written to, or the end of it.
     Gone,
     /// A newer attempt or the end is in the log.
     Overtaken,
@@ -128,7 +125,7 @@ pub struct LogWriter {
     written: Vec<(u32, String)>,
     /// How many of them Redis has acknowledged.
     acknowledged: usize,
-    /// Redis refused an entry: a newer attempt or the end is in the log already.
+    /// A newer attempt or the end is in the log already.
     overtaken: bool,
 }
 
@@ -251,9 +248,9 @@ impl LogWriter {
         invocation
             .arg(self.attempt)
             .arg(EventId::TERMINAL_SEQ)
-            .arg(i32::from(from > 0))
-            .arg(LOG_CAP)
+            .arg(from)
             .arg(self.acknowledged)
+            .arg(LOG_CAP)
             .arg(user_channel(&self.redis, self.user_id))
             .arg(millis(LOG_LIFETIME));
         for (seq, json) in self.written.iter().skip(from) {

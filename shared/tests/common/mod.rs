@@ -19,7 +19,8 @@ use shared::store::generations::{
 };
 use shared::store::messages::{self, History};
 use shared::store::{Db, ServingRole, StoreResult, conversations};
-use shared::testing::TestEnv;
+use shared::testing::{Session, TestEnv};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// A test that waits longer than this for something has failed.
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) worker: Db,
     pub(crate) redis: Redis,
     pub(crate) user: Uuid,
+    superuser: Mutex<Session>,
 }
 
 /// A message that was accepted.
@@ -100,6 +102,7 @@ impl World {
             redis: env.redis(),
             clock: Clock::system(),
             user: Uuid::new_v4(),
+            superuser: Mutex::new(env.session().await),
             env,
         }
     }
@@ -273,12 +276,19 @@ impl World {
         generations::find_with_reply(&mut tx, id)
             .await
             .unwrap()
-            .expect("the generation exists")
+            .unwrap()
     }
 
-    /// The value of an expression in SQL.
+    /// The value of a query as superuser, as text; empty for NULL.
     pub(crate) async fn value(&self, sql: &str) -> String {
-        self.env.value(sql).await.unwrap_or_default()
+        let query = format!("SELECT ({sql})::text");
+        let mut rows = self.superuser.lock().await.rows(&query).await.unwrap();
+        rows.remove(0).remove(0).unwrap_or_default()
+    }
+
+    /// Runs a statement as superuser.
+    pub(crate) async fn execute(&self, sql: &str) -> u64 {
+        self.superuser.lock().await.run(sql).await.unwrap()
     }
 }
 

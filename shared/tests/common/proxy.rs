@@ -7,6 +7,30 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+/// Where in a URL its host and port are.
+fn host_and_port(url: &str) -> std::ops::Range<usize> {
+    let start = url.find("://").unwrap() + 3;
+    let end = url[start..]
+        .find(['/', '?'])
+        .map_or(url.len(), |length| start + length);
+    let start = url[start..end]
+        .rfind('@')
+        .map_or(start, |at| start + at + 1);
+    start..end
+}
+
+/// The same URL, but the server is at another address.
+pub(crate) fn url_at(url: &str, address: SocketAddr) -> String {
+    let mut url = url.to_owned();
+    url.replace_range(host_and_port(&url), &address.to_string());
+    url
+}
+
+/// Where the server of a URL is.
+pub(crate) fn server_of(url: &str) -> String {
+    url[host_and_port(url)].to_owned()
+}
+
 /// Something that listens on a port of its own until it is dropped.
 pub(crate) struct Listening {
     pub(crate) address: SocketAddr,
@@ -42,12 +66,13 @@ pub(crate) async fn nobody() -> SocketAddr {
 
 /// Stands before Postgres as a pooler in transaction mode does: the start-up packet's options never
 /// reach the server.
-pub(crate) async fn pooler(server: SocketAddr) -> Listening {
+pub(crate) async fn pooler(server: String) -> Listening {
     let (listener, address) = listen().await;
     let mut connections = JoinSet::new();
     connections.spawn(async move {
         let mut clients = JoinSet::new();
         while let Ok((client, _)) = listener.accept().await {
+            let server = server.clone();
             clients.spawn(async move {
                 // A client that goes away ends its connection, nothing else.
                 let _ = without_options(client, server).await;
@@ -62,7 +87,7 @@ pub(crate) async fn pooler(server: SocketAddr) -> Listening {
 
 const SSL_REQUEST: u32 = 80_877_103;
 
-async fn without_options(mut client: TcpStream, server: SocketAddr) -> std::io::Result<()> {
+async fn without_options(mut client: TcpStream, server: String) -> std::io::Result<()> {
     let (protocol, body) = loop {
         let length = client.read_u32().await?;
         let protocol = client.read_u32().await?;
@@ -89,4 +114,25 @@ async fn without_options(mut client: TcpStream, server: SocketAddr) -> std::io::
     server.write_all(&kept).await?;
     copy_bidirectional(&mut client, &mut server).await?;
     Ok(())
+}
+
+/// Passes everything on from `address` to `server`.
+pub(crate) async fn forward(address: SocketAddr, server: String) -> Listening {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let mut connections = JoinSet::new();
+    connections.spawn(async move {
+        let mut clients = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let server = server.clone();
+            clients.spawn(async move {
+                if let Ok(mut server) = TcpStream::connect(server).await {
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    });
+    Listening {
+        address,
+        _connections: connections,
+    }
 }

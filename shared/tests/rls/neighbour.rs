@@ -86,7 +86,6 @@ async fn person(world: &World) -> Person {
     let (message, generation) = (sent.message.id, sent.generation.id);
     let new = || id::new(world.clock.now());
     world
-        .env
         .execute(&format!(
             "INSERT INTO chat.attempts (id, user_id, generation_id, attempt, operation, key_label, model_asked, started_at)
                 VALUES ('{}', '{id}', '{generation}', 1, 'completion', 'key', 'model', now());
@@ -290,7 +289,6 @@ async fn a_partition_gives_nothing_even_to_those_who_may_read_it() {
     }
     // A grant too many is not enough.
     world
-        .env
         .execute(
             "GRANT SELECT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chat TO balas_api, balas_worker",
         )

@@ -69,7 +69,6 @@ async fn a_sweep_of_the_api_finds_nothing() {
     let conversation = world.conversation().await;
     let sent = world.send(conversation, "hello").await;
     world
-        .env
         .execute("UPDATE chat.generations SET run_at = now() - interval '1 minute', deadline_at = now() - interval '1 second'")
         .await;
     let mut tx = world.api.sweep().await.unwrap();

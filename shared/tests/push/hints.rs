@@ -1,0 +1,289 @@
+//! The hints: what a worker waits for, and what a client is told about its place.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use shared::domain::{EventType, Generation, Priority};
+use shared::push::{Feed, PushedEvent, read_log};
+use shared::queue::{self, LIST_CAP, Waiter};
+use uuid::Uuid;
+
+use crate::common::{World, in_time};
+use crate::stage::Replica;
+
+impl World {
+    async fn announce(&self, generation: &mut Generation, is_head: bool) {
+        let (user, standard) = (self.user, Priority::Standard);
+        queue::announce(
+            &self.redis,
+            &self.clock,
+            user,
+            standard,
+            generation,
+            is_head,
+        )
+        .await
+        .unwrap();
+    }
+
+    async fn depths(&self) -> HashMap<Priority, u64> {
+        queue::depths(&self.redis)
+            .await
+            .unwrap()
+            .into_iter()
+            .collect()
+    }
+
+    fn waiter(&self) -> Waiter {
+        Waiter::new(self.env.redis(), Duration::from_millis(50))
+    }
+}
+
+fn data(event: &PushedEvent) -> serde_json::Value {
+    serde_json::from_str::<serde_json::Value>(&event.json).unwrap()["data"].clone()
+}
+
+#[tokio::test]
+async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
+    let world = World::new().await;
+    let replica = Replica::new(&world);
+    let mut feed = replica.hub.subscribe(world.user).await;
+    let mut sent = Vec::new();
+    for number in 0..3 {
+        sent.push(
+            world
+                .send(world.conversation().await, &number.to_string())
+                .await
+                .generation,
+        );
+    }
+    // Nothing is known of the pace yet.
+    world.announce(&mut sent[0], true).await;
+    assert_eq!(
+        (sent[0].queue_position, sent[0].estimated_response_time_ms),
+        (Some(0), None)
+    );
+    let models = [
+        ("test/first:free".to_owned(), 1_500.4),
+        ("other".to_owned(), 9.0),
+    ];
+    queue::report_pace(&world.redis, &models, Some(250.0))
+        .await
+        .unwrap();
+    world.announce(&mut sent[1], true).await;
+    assert_eq!(
+        (sent[1].queue_position, sent[1].estimated_response_time_ms),
+        (Some(1), Some(1_750))
+    );
+    // One that waits for its predecessor is told its place and takes none.
+    world.announce(&mut sent[2], false).await;
+    assert_eq!(
+        (sent[2].queue_position, sent[2].estimated_response_time_ms),
+        (Some(2), Some(2_000))
+    );
+    assert_eq!(world.depths().await[&Priority::Standard], 2);
+    for (number, generation) in sent.iter().enumerate() {
+        let heard = in_time("the announcement is heard", async {
+            loop {
+                if let Feed::Event(event) = feed.next().await {
+                    return event;
+                }
+            }
+        })
+        .await;
+        let log = read_log(&world.redis, generation.id, None).await.unwrap();
+        assert_eq!(log.len(), 1);
+        assert_eq!(log[0].json, heard.json);
+        assert_eq!(
+            (heard.kind, heard.id.attempt, heard.id.seq),
+            (EventType::Queued, 0, 1)
+        );
+        assert_eq!(heard.generation_id, Some(generation.id));
+        let estimate = generation.estimated_response_time_ms.unwrap_or(0);
+        let expected =
+            serde_json::json!({ "position": number, "estimated_response_time_ms": estimate });
+        assert_eq!(data(&heard), expected);
+    }
+    for (number, generation) in sent.iter().enumerate() {
+        let place = queue::position(
+            &world.redis,
+            Priority::Standard,
+            generation.id,
+            &generation.model,
+        )
+        .await
+        .unwrap();
+        let expected = match number {
+            0 => (Some(0), Some(1_500)),
+            1 => (Some(1), Some(1_750)),
+            _ => (None, Some(1_500)),
+        };
+        assert_eq!(place, expected);
+    }
+    let unknown = queue::position(&world.redis, Priority::Premium, Uuid::new_v4(), "unknown")
+        .await
+        .unwrap();
+    assert_eq!(unknown, (None, None));
+}
+
+#[tokio::test]
+async fn a_full_list_takes_no_more_and_says_how_long_it_is() {
+    let world = World::new().await;
+    let many = || (0..LIST_CAP).map(|_| (Uuid::new_v4(), Priority::Standard));
+    queue::push_back(&world.redis, many()).await.unwrap();
+    let mut generation = world
+        .send(world.conversation().await, "hello")
+        .await
+        .generation;
+    world.announce(&mut generation, true).await;
+    assert_eq!(generation.queue_position, Some(i64::from(LIST_CAP)));
+    assert_eq!(
+        world.depths().await[&Priority::Standard],
+        u64::from(LIST_CAP)
+    );
+    let place = queue::position(&world.redis, Priority::Standard, generation.id, "m")
+        .await
+        .unwrap();
+    assert_eq!(place.0, None);
+    // One goes, and the next finds room.
+    assert_eq!(world.waiter().wait(1).await.unwrap().len(), 1);
+    let mut next = world
+        .send(world.conversation().await, "hello")
+        .await
+        .generation;
+    world.announce(&mut next, true).await;
+    assert_eq!(next.queue_position, Some(i64::from(LIST_CAP) - 1));
+    assert_eq!(
+        world.depths().await[&Priority::Standard],
+        u64::from(LIST_CAP)
+    );
+}
+
+#[tokio::test]
+async fn better_work_comes_first_and_the_rest_is_not_starved() {
+    let world = World::new().await;
+    let mut priorities = HashMap::new();
+    for priority in Priority::ALL {
+        for _ in 0..8 {
+            let id = Uuid::new_v4();
+            priorities.insert(id, *priority);
+            queue::push_back(&world.redis, [(id, *priority)])
+                .await
+                .unwrap();
+        }
+    }
+    assert_eq!(
+        world.depths().await,
+        Priority::ALL
+            .iter()
+            .map(|priority| (*priority, 8))
+            .collect()
+    );
+    let mut waiter = world.waiter();
+    let mut order = Vec::new();
+    for _ in 0..8 {
+        let ids = waiter.wait(1).await.unwrap();
+        order.push(priorities[&ids[0]]);
+    }
+    use Priority::{Background, Premium, Standard};
+    assert_eq!(
+        order,
+        [
+            Premium, Premium, Standard, Premium, Premium, Premium, Background, Premium
+        ]
+    );
+}
+
+#[tokio::test]
+async fn ids_come_in_the_order_they_were_pushed_and_woken_ones_first() {
+    let world = World::new().await;
+    let ids: Vec<Uuid> = (0..5).map(|_| Uuid::new_v4()).collect();
+    queue::push_back(
+        &world.redis,
+        ids[..4].iter().map(|id| (*id, Priority::Standard)),
+    )
+    .await
+    .unwrap();
+    queue::push_front(&world.redis, [(ids[4], Priority::Standard)])
+        .await
+        .unwrap();
+    queue::push_front(&world.redis, []).await.unwrap();
+    queue::push_back(&world.redis, []).await.unwrap();
+    let mut waiter = world.waiter();
+    assert_eq!(waiter.wait(3).await.unwrap(), [ids[4], ids[0], ids[1]]);
+    assert_eq!(waiter.wait(9).await.unwrap(), [ids[2], ids[3]]);
+    assert!(
+        waiter.wait(9).await.unwrap().is_empty(),
+        "nothing came in time"
+    );
+    // A wake that comes while the waiter waits.
+    let wait = async {
+        loop {
+            let ids = waiter.wait(1).await.unwrap();
+            if !ids.is_empty() {
+                return ids;
+            }
+        }
+    };
+    let wake = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        queue::push_back(&world.redis, [(ids[0], Priority::Background)])
+            .await
+            .unwrap();
+    };
+    let (woken, ()) = in_time("the waiter wakes", async { tokio::join!(wait, wake) }).await;
+    assert_eq!(woken, [ids[0]]);
+}
+
+#[tokio::test]
+async fn what_is_not_an_id_is_dropped_and_a_lost_connection_is_made_again() {
+    let world = World::new().await;
+    let id = Uuid::new_v4();
+    let list = world.redis.key("ready:standard");
+    let garbage = || redis::cmd("RPUSH").arg(&list).arg("garbage").to_owned();
+    world.redis.command::<i64>(&garbage()).await.unwrap();
+    queue::push_back(&world.redis, [(id, Priority::Standard)])
+        .await
+        .unwrap();
+    let mut waiter = world.waiter();
+    assert_eq!(waiter.wait(5).await.unwrap(), [id]);
+    // A list of another type is an error, and the next wait is a new start.
+    world
+        .redis
+        .command::<()>(redis::cmd("SET").arg(&list).arg("not a list"))
+        .await
+        .unwrap();
+    assert!(waiter.wait(1).await.is_err());
+    world
+        .redis
+        .command::<i64>(redis::cmd("DEL").arg(&list))
+        .await
+        .unwrap();
+    queue::push_back(&world.redis, [(id, Priority::Standard)])
+        .await
+        .unwrap();
+    assert_eq!(waiter.wait(1).await.unwrap(), [id]);
+}
+
+#[tokio::test]
+async fn ends_are_counted_for_the_pace() {
+    let stage = crate::stage::Stage::new().await;
+    assert_eq!(queue::ended(&stage.world.redis).await.unwrap(), 0);
+    let conversation = stage.claim.conversation_id;
+    let next = stage.world.send(conversation, "next").await.generation.id;
+    let writer = stage.writer();
+    let terminal = stage.store(&stage.claim, "the reply").await;
+    // The worker's announced id is still in the list; what is woken goes before it.
+    writer
+        .end(&terminal, [(next, Priority::Standard)])
+        .await
+        .unwrap();
+    assert_eq!(queue::ended(&stage.world.redis).await.unwrap(), 1);
+    assert_eq!(
+        stage.world.waiter().wait(5).await.unwrap(),
+        [next, stage.id()]
+    );
+    queue::report_pace(&stage.world.redis, &[], None)
+        .await
+        .unwrap();
+}
