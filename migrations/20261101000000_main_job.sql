@@ -3,7 +3,7 @@
 -- The smallest UUIDv7 of a moment: partitions by id are partitions by time.
 CREATE FUNCTION chat.uuid7_floor(moment timestamptz) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
+RETURN (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
 
 -- The person on whose behalf the transaction runs. A setting that was once set in a session reads
 -- as '' in later transactions, which is why the empty text must count as nobody.
@@ -176,7 +176,8 @@ CREATE INDEX feedback_by_user ON chat.feedback (user_id);
 
 -- Makes the monthly partitions from the month of `since` to `months_ahead` months from now. It
 -- runs as the owner, because the worker that calls it owns nothing; a row outside all of them
--- falls into the default partition and is never refused.
+-- falls into the default partition and is never refused. Made late, a month takes its rows from
+-- there: Postgres attaches no partition beside a default one that holds rows of it.
 CREATE FUNCTION chat.ensure_partitions(months_ahead integer DEFAULT 3, since timestamptz DEFAULT now())
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = chat, pg_temp SET TimeZone = 'UTC'
@@ -186,6 +187,8 @@ DECLARE
     month  timestamptz;
     made   integer := 0;
     child  text;
+    low    uuid;
+    high   uuid;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('chat.ensure_partitions'));
     FOREACH parent IN ARRAY ARRAY['messages', 'attempts', 'usage_tracking'] LOOP
@@ -194,8 +197,16 @@ BEGIN
                                             interval '1 month') LOOP
             child := format('%s_%s', parent, to_char(month, 'YYYY_MM'));
             CONTINUE WHEN to_regclass('chat.' || child) IS NOT NULL;
-            EXECUTE format('CREATE TABLE chat.%I PARTITION OF chat.%I FOR VALUES FROM (%L) TO (%L)',
-                           child, parent, chat.uuid7_floor(month), chat.uuid7_floor(month + interval '1 month'));
+            low := chat.uuid7_floor(month);
+            high := chat.uuid7_floor(month + interval '1 month');
+            EXECUTE format('CREATE TABLE chat.%I (LIKE chat.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', child, parent);
+            -- The owner, too, sees the rows of a forced table through policies only.
+            EXECUTE format('ALTER TABLE chat.%I NO FORCE ROW LEVEL SECURITY', parent || '_default');
+            EXECUTE format('WITH moved AS (DELETE FROM chat.%I WHERE id >= %L AND id < %L RETURNING *)
+                            INSERT INTO chat.%I SELECT * FROM moved', parent || '_default', low, high, child);
+            EXECUTE format('ALTER TABLE chat.%I FORCE ROW LEVEL SECURITY', parent || '_default');
+            EXECUTE format('ALTER TABLE chat.%I ATTACH PARTITION chat.%I FOR VALUES FROM (%L) TO (%L)',
+                           parent, child, low, high);
             EXECUTE format('ALTER TABLE chat.%I ENABLE ROW LEVEL SECURITY', child);
             EXECUTE format('ALTER TABLE chat.%I FORCE ROW LEVEL SECURITY', child);
             made := made + 1;
