@@ -1,0 +1,399 @@
+//! Who gets a generation, and what a token is good for.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use shared::domain::{FailureCode, GenerationKind, Priority};
+use shared::id;
+use shared::store::generations::{self, Accepted, Concurrency, Failed, Finished, TitleFinished};
+use uuid::Uuid;
+
+use crate::common::{LEASE, World, chain, new_generation, text, usage};
+
+impl World {
+    async fn set(&self, id: Uuid, what: &str) {
+        self.execute(&format!(
+            "UPDATE chat.generations SET {what} WHERE id = '{id}'"
+        ))
+        .await;
+    }
+
+    async fn whole(&self, id: Uuid) -> String {
+        self.value(&format!(
+            "SELECT to_jsonb(g) FROM chat.generations g WHERE id = '{id}'"
+        ))
+        .await
+    }
+
+    async fn claim_ready(&self, limit: i64) -> Vec<Uuid> {
+        let mut tx = self.worker.sweep_async().await.unwrap();
+        let claims = generations::claim_ready(&mut tx, limit, "w/1", LEASE)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        claims.iter().map(|claim| claim.id).collect()
+    }
+}
+
+#[tokio::test]
+async fn only_the_head_of_a_conversation_is_claimed() {
+    let world = World::new().await;
+    let conversation = world.conversation().await;
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        ids.push(
+            world
+                .send(conversation, &number.to_string())
+                .await
+                .generation
+                .id,
+        );
+    }
+    assert!(world.claim(&ids[1..]).await.is_empty());
+    let all_backwards: Vec<_> = ids.iter().rev().copied().chain([Uuid::new_v4()]).collect();
+    let claims = world.claim(&all_backwards).await;
+    let [claim] = &claims[..] else {
+        panic!("{claims:?}")
+    };
+    assert_eq!(
+        (
+            claim.id,
+            claim.attempt,
+            claim.counted_attempts,
+            claim.max_attempts
+        ),
+        (ids[0], 1, 1, 5)
+    );
+    assert_eq!(
+        (claim.user_id, claim.kind),
+        (world.user, GenerationKind::Reply)
+    );
+    assert_eq!(claim.chain, chain());
+    // Not the next one, while the first runs, waits for a retry, or is taken away.
+    assert!(world.claim(&ids).await.is_empty());
+    assert!(world.claim_ready(10).await.is_empty());
+    let mut tx = world.worker.sweep().await.unwrap();
+    generations::retry_later(
+        &mut tx,
+        claim.id,
+        claim.token,
+        Duration::from_secs(60),
+        false,
+        "busy",
+    )
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    assert!(world.claim(&ids).await.is_empty());
+    assert!(world.claim_ready(10).await.is_empty());
+    world.set(ids[0], "run_at = now()").await;
+    let Finished::Stored { next, title, .. } =
+        world.finish(&world.claim_one(ids[0]).await, "reply").await
+    else {
+        panic!("ours");
+    };
+    assert_eq!(
+        next.map(|next| (next.id, next.priority)),
+        Some((ids[1], Priority::Standard))
+    );
+    // A title runs beside its conversation's replies.
+    let title = title.unwrap();
+    let both = world.claim(&[ids[2], title.id, ids[1]]).await;
+    assert_eq!(
+        both.iter().map(|claim| claim.id).collect::<HashSet<_>>(),
+        HashSet::from([ids[1], title.id])
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_due_or_overdue_is_not_claimed() {
+    let world = World::new().await;
+    let id = world
+        .send(world.conversation().await, "hello")
+        .await
+        .generation
+        .id;
+    for (what, claimable) in [
+        ("run_at = now() + interval '1 minute'", false),
+        (
+            "run_at = now(), deadline_at = now() - interval '1 millisecond'",
+            false,
+        ),
+        ("deadline_at = now() + interval '1 minute'", true),
+    ] {
+        world.set(id, what).await;
+        assert_eq!(
+            world.claim(&[id]).await.len(),
+            usize::from(claimable),
+            "{what}"
+        );
+    }
+    let left = world
+        .value("SELECT lease_until > now() + interval '9 minutes' FROM chat.generations")
+        .await;
+    assert_eq!(left, "true");
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_refused_everywhere() {
+    let world = World::new().await;
+    let id = world
+        .send(world.conversation().await, "hello")
+        .await
+        .generation
+        .id;
+    let stale = world.claim_one(id).await.token;
+    // The lease runs out, and another worker has it.
+    world
+        .set(id, "lease_until = now() - interval '1 second'")
+        .await;
+    let mut tx = world.worker.sweep().await.unwrap();
+    assert_eq!(
+        generations::expired_leases(&mut tx, 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    tx.commit().await.unwrap();
+    let owner = world.claim_one(id).await;
+    assert_eq!((owner.attempt, owner.counted_attempts), (2, 2));
+    let before = world.whole(id).await;
+    for token in [stale, Uuid::new_v4(), Uuid::nil()] {
+        let mine = [(id, token)];
+        let mut tx = world.worker.sweep().await.unwrap();
+        assert!(
+            generations::renew(&mut tx, &mine, LEASE)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        assert!(
+            generations::release(&mut tx, &mine)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        let minute = Duration::from_secs(60);
+        assert!(
+            !generations::retry_later(&mut tx, id, token, minute, false, "why")
+                .await
+                .unwrap()
+        );
+        tx.commit().await.unwrap();
+        let mut tx = world.worker.user(world.user).await.unwrap();
+        let failed = generations::fail(&mut tx, id, token, FailureCode::Internal, "why")
+            .await
+            .unwrap();
+        assert!(matches!(failed, Failed::Fenced));
+        let usage_id = id::new(world.clock.now());
+        let titled =
+            generations::finish_title(&mut tx, id, token, usage_id, &usage(), Some("title"))
+                .await
+                .unwrap();
+        assert!(matches!(titled, TitleFinished::Fenced));
+        assert!(
+            !generations::keep_partial(&mut tx, id, 1, "text")
+                .await
+                .unwrap()
+        );
+        tx.commit().await.unwrap();
+        let finished = world
+            .finish_with(world.user, id, token, "reply", false)
+            .await;
+        assert!(matches!(finished, Finished::Fenced));
+        assert!(!world.generation(id).await.status.is_terminal());
+    }
+    assert_eq!(world.whole(id).await, before);
+    assert_eq!(world.value("SELECT count(*) FROM chat.messages").await, "1");
+    assert_eq!(
+        world
+            .value("SELECT count(*) FROM chat.usage_tracking")
+            .await,
+        "0"
+    );
+    assert!(matches!(
+        world.finish(&owner, "reply").await,
+        Finished::Stored { .. }
+    ));
+    // The owner's own token is worth nothing any more either.
+    assert!(matches!(
+        world.finish(&owner, "again").await,
+        Finished::Fenced
+    ));
+}
+
+/// A commit whose answer was lost is told from a claim that was lost.
+#[tokio::test]
+async fn a_reply_that_was_stored_is_recognised() {
+    let world = World::new().await;
+    let sent = world.send(world.conversation().await, "hello").await;
+    let reply = world.reply(sent.generation.id, "reply").await;
+    let mut tx = world.worker.user(world.user).await.unwrap();
+    for (reply_id, stored) in [(reply.id, true), (Uuid::new_v4(), false)] {
+        let by = generations::is_finished_by(&mut tx, sent.generation.id, reply_id)
+            .await
+            .unwrap();
+        assert_eq!(by, stored);
+    }
+    let mut tx = world.worker.user(Uuid::new_v4()).await.unwrap();
+    assert!(
+        !generations::is_finished_by(&mut tx, sent.generation.id, reply.id)
+            .await
+            .unwrap()
+    );
+}
+
+/// The index holds whatever the code does.
+#[tokio::test]
+async fn a_hand_written_update_cannot_run_two_of_a_conversation() {
+    let world = World::new().await;
+    let conversation = world.conversation().await;
+    let first = world.send(conversation, "1").await.generation.id;
+    let second = world.send(conversation, "2").await.generation.id;
+    let elsewhere = world
+        .send(world.conversation().await, "3")
+        .await
+        .generation
+        .id;
+    world.claim_one(first).await;
+    let by_hand = async |id: Uuid| {
+        let sql = format!(
+            "UPDATE chat.generations SET status = 'in_progress', claim_token = gen_random_uuid(), lease_until = now()
+             WHERE id = '{id}'"
+        );
+        world
+            .env
+            .session()
+            .await
+            .run(&sql)
+            .await
+            .map_err(|refused| refused.constraint)
+    };
+    assert_eq!(
+        by_hand(second).await,
+        Err(Some("generations_one_in_progress".to_owned()))
+    );
+    assert_eq!(by_hand(elsewhere).await, Ok(1));
+    world.set(second, "kind = 'title'").await;
+    assert_eq!(by_hand(second).await, Ok(1), "a title runs beside a reply");
+}
+
+#[tokio::test]
+async fn ready_work_is_taken_best_first_and_oldest_first() {
+    let world = World::new().await;
+    let chain = chain();
+    let mut expected = Vec::new();
+    for priority in [
+        Priority::Background,
+        Priority::Standard,
+        Priority::Premium,
+        Priority::Standard,
+    ] {
+        let mut new = new_generation(&chain);
+        new.priority = priority;
+        let message = text(world.conversation().await, "hello");
+        let Accepted::Stored { generation, .. } = world
+            .accept(world.user, &message, &new, Concurrency::Enqueue)
+            .await
+            .unwrap()
+        else {
+            panic!("accepted");
+        };
+        expected.push((priority, generation.id));
+    }
+    expected.sort();
+    let expected: Vec<_> = expected.into_iter().map(|(_, id)| id).collect();
+    let mut taken = Vec::new();
+    for _ in 0..expected.len() {
+        taken.extend(world.claim_ready(1).await);
+    }
+    assert_eq!(taken, expected);
+    assert!(world.claim_ready(1).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_reconciler_finds_heads_whose_push_was_lost_once() {
+    let world = World::new().await;
+    let conversation = world.conversation().await;
+    let head = world.send(conversation, "1").await.generation.id;
+    let parked = world.send(conversation, "2").await.generation.id;
+    let later = world
+        .send(world.conversation().await, "3")
+        .await
+        .generation
+        .id;
+    let find = async || {
+        let mut tx = world.worker.sweep().await.unwrap();
+        let ready = generations::ready_unpushed(&mut tx, 15.0, 10)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        ready.iter().map(|ready| ready.id).collect::<Vec<_>>()
+    };
+    // Whoever accepted them is just about to push them.
+    assert!(find().await.is_empty());
+    world
+        .execute("UPDATE chat.generations SET run_at = now() - interval '1 second'")
+        .await;
+    world
+        .set(later, "run_at = now() + interval '1 minute'")
+        .await;
+    assert_eq!(find().await, [head]);
+    assert!(find().await.is_empty(), "it was pushed a moment ago");
+    world
+        .set(head, "pushed_at = now() - interval '16 seconds'")
+        .await;
+    assert_eq!(find().await, [head]);
+    // A retry that came due after the last push.
+    world
+        .set(
+            later,
+            "pushed_at = now() - interval '3 seconds', run_at = now() - interval '2 seconds'",
+        )
+        .await;
+    assert_eq!(find().await, [later]);
+    world.fail(head).await;
+    assert_eq!(find().await, [parked]);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_kept_does_not_run_out() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        ids.push(
+            world
+                .send(world.conversation().await, &number.to_string())
+                .await
+                .generation
+                .id,
+        );
+    }
+    let claims = world.claim(&ids).await;
+    world
+        .execute("UPDATE chat.generations SET lease_until = now() - interval '1 second'")
+        .await;
+    let mut kept: Vec<_> = claims.iter().map(|claim| (claim.id, claim.token)).collect();
+    kept[1].1 = Uuid::new_v4();
+    let mut tx = world.worker.sweep_async().await.unwrap();
+    let renewed: HashSet<_> = generations::renew(&mut tx, &kept, LEASE)
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+    assert_eq!(renewed, HashSet::from([kept[0].0, kept[2].0]));
+    assert!(
+        generations::renew(&mut tx, &[], LEASE)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    tx.commit().await.unwrap();
+    let mut tx = world.worker.sweep().await.unwrap();
+    let expired = generations::expired_leases(&mut tx, 10).await.unwrap();
+    assert_eq!(
+        expired.iter().map(|expired| expired.id).collect::<Vec<_>>(),
+        [kept[1].0]
+    );
+}
