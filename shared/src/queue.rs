@@ -30,7 +30,7 @@ static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
           local model_ms = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or '0')
           local gap_ms = tonumber(redis.call('HGET', KEYS[3], 'gap') or '0')
           local estimate = math.floor(model_ms + length * gap_ms)
-          local event = ARGV[4] .. length .. ARGV[5] .. estimate .. ARGV[6]
+          local event = ARGV[4] .. length .. ARGV[5] .. (estimate > 0 and estimate or 'null') .. ARGV[6]
           redis.call('XADD', KEYS[2], '0-1', 'e', event)
           redis.call('PEXPIRE', KEYS[2], ARGV[7])
           redis.call('PUBLISH', ARGV[8], event)

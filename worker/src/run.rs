@@ -46,7 +46,10 @@ pub async fn run(
     }
     // Stopped only after the last job, unlike the process's own token.
     let background = Lifecycle::new();
-    background.run("ledger", until(&background, note_calls(Arc::clone(&context))));
+    background.run(
+        "ledger",
+        until(&background, note_calls(Arc::clone(&context))),
+    );
     background.run("renew", until(&background, renew(Arc::clone(&context))));
     background.run(
         "reconcile",

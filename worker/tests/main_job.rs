@@ -1,5 +1,12 @@
 //! The worker does its job, and keeps the promises when things go wrong around it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets something unexpected must fail where it does"
+)]
+
 mod common;
 
 use common::{Fleet, is_completed};

@@ -29,6 +29,10 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts the browser that `cargo xtask test` found; none when there is none, which it has
     /// said then, or has failed for with `REQUIRE_ALL`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the reader of the pipe ends with the browser"
+    )]
     pub(crate) async fn start(width: u32, height: u32) -> Option<Self> {
         let program: String =
             Vars::from_process().optional("TEST_CHROMIUM", "set by cargo xtask test")?;

@@ -8,7 +8,10 @@ use serde_json::value::RawValue;
 ///
 /// # Errors
 /// Only the serialiser's own.
-pub(super) fn serialize<S: Serializer>(cost: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize<S: Serializer>(
+    cost: &Option<Decimal>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let number = cost
         .map(|cost| RawValue::from_string(cost.normalize().to_string()))
         .transpose();

@@ -53,7 +53,11 @@ pub async fn note_calls(context: Arc<Context>) {
         }
         if let Err(error) = write(&context, &calls).await {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, calls = calls.len(), "running upstream calls are not in the ledger");
+            tracing::warn!(
+                error,
+                calls = calls.len(),
+                "running upstream calls are not in the ledger"
+            );
         }
     }
 }

@@ -81,6 +81,10 @@ pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode,
     count("failed");
     metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => claim.kind.as_str()).increment(1);
     tracing::warn!(generation.id = %claim.id, code = %code, detail, "generation failed");
+    // Nobody follows a title.
+    if claim.kind == GenerationKind::Title {
+        return;
+    }
     let error = GenerationError::from(code);
     let event = Ended::Failed {
         error: Some(&error),

@@ -1,14 +1,14 @@
 //! A short title for a conversation, after its first reply.
 
-use shared::domain::{FailureCode, GenerationStatus, Message};
+use shared::domain::{FailureCode, Message};
 use shared::id;
-use shared::push::{Ended, publish};
+use shared::push::publish;
 use shared::store::generations::{self, Claim, TitleFinished};
 use shared::store::{StoreResult, messages};
 use tokio::sync::mpsc;
 
 use super::book::Book;
-use super::{attempt, count, events, finish, give_up, persist, put_back, unless_aborted};
+use super::{count, finish, give_up, persist, put_back, unless_aborted};
 use crate::context::Context;
 use crate::prompt::{self, Turn};
 use crate::queue::RunningJob;
@@ -132,14 +132,5 @@ async fn store(context: &Context, claim: &Claim, book: &Book<'_>, answer: &Answe
         if let Err(failure) = publish(&context.redis, claim.user_id, &event).await {
             tracing::debug!(generation.id = %claim.id, %failure, "title not pushed");
         }
-    }
-    let ended = Ended::Completed {
-        status: GenerationStatus::Completed,
-        message: None,
-        usage: Some(&usage),
-    };
-    let event = ended.event(claim.id, claim.conversation_id, attempt(claim), now);
-    if let Err(failure) = events::writer(context, claim).end(&event, None).await {
-        tracing::debug!(generation.id = %claim.id, %failure, "end not pushed");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use shared::domain::GenerationError;
+use shared::domain::{GenerationError, GenerationKind};
 use shared::push::{Ended, write_terminal};
 use shared::queue;
 use shared::store::generations::{self, Expired, Ready};
@@ -97,6 +97,9 @@ async fn follow_up(context: &Context, pass: Pass) {
         let Some(code) = expired.failed else { continue };
         metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => expired.kind.as_str())
             .increment(1);
+        if expired.kind == GenerationKind::Title {
+            continue;
+        }
         let error = GenerationError::from(code);
         let event = Ended::Failed {
             error: Some(&error),
