@@ -9,7 +9,7 @@ use shared::id::EventId;
 use shared::push::PushedEvent;
 use tokio::task::JoinSet;
 
-use crate::common::{in_time, until};
+use crate::common::{World, in_time, until};
 use crate::stage::{Replica, Stage, delta, ids, rest};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,9 +56,10 @@ async fn a_stream_is_resumed_from_each_event_through_another_replica_while_it_is
 /// Redis is wiped in the midst of a reply, again and again, while clients come and go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_log_leaves_no_gap() {
+    let world = Arc::new(World::new().await);
+    let replica = Arc::new(Replica::new(&world));
     for round in 0..10 {
-        let stage = Arc::new(Stage::new().await);
-        let replica = Arc::new(Replica::new(&stage.world));
+        let stage = Arc::new(Stage::of(world.clone()).await);
         let mut watching = replica.follow(&stage.world, stage.id(), None).await;
         let mut writer = stage.writer();
         for number in 0..10 {
@@ -167,8 +168,9 @@ async fn an_expired_log_ends_with_the_event_that_was_really_sent() {
 /// Each kind of end has one name, whoever tells of it.
 #[tokio::test]
 async fn every_end_is_named_alike_by_row_and_log() {
+    let shared_world = Arc::new(World::new().await);
     for end in ["cancelled", "failed", "expired", "cancelled in the queue"] {
-        let stage = Stage::new().await;
+        let stage = Stage::of(shared_world.clone()).await;
         let world = &stage.world;
         let told = match end {
             "cancelled" => Some(stage.cancel().await.id),
@@ -188,14 +190,11 @@ async fn every_end_is_named_alike_by_row_and_log() {
                 Some(EventId::terminal(stage.id(), 1))
             }
             "expired" => {
-                world
-                    .execute("UPDATE chat.generations SET attempt = 5")
-                    .await;
-                world
-                    .execute(
-                        "UPDATE chat.generations SET lease_until = now() - interval '1 second'",
-                    )
-                    .await;
+                let spent = format!(
+                    "UPDATE chat.generations SET attempt = 5, lease_until = now() - interval '1 second' WHERE id = '{}'",
+                    stage.id()
+                );
+                world.execute(&spent).await;
                 let mut tx = world.worker.sweep().await.unwrap();
                 let expired = shared::store::generations::expired_leases(&mut tx, 10)
                     .await

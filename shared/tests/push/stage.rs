@@ -98,13 +98,17 @@ pub(crate) fn delta(number: usize) -> serde_json::Value {
 
 /// A generation that a worker has claimed.
 pub(crate) struct Stage {
-    pub(crate) world: World,
+    pub(crate) world: Arc<World>,
     pub(crate) claim: Claim,
 }
 
 impl Stage {
     pub(crate) async fn new() -> Self {
-        let world = World::new().await;
+        Self::of(Arc::new(World::new().await)).await
+    }
+
+    /// Another generation of the same world.
+    pub(crate) async fn of(world: Arc<World>) -> Self {
         let conversation = world.conversation().await;
         let mut sent = world.send(conversation, "hello").await;
         shared::queue::announce(

@@ -14,10 +14,10 @@ pub(crate) fn sizes(sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
     for source in sources.iter().filter(|source| !source.is_test()) {
         let tests = source
-            .code
+            .file()
             .lines()
             .position(|line| line.trim() == "#[cfg(test)]");
-        let lines = tests.unwrap_or(source.lines);
+        let lines = tests.unwrap_or(source.file().lines().count());
         let known = TOO_LARGE.iter().find(|(path, _)| *path == source.path);
         let most = known.map_or(MOST_LINES, |(_, lines)| *lines);
         if lines > most {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Built, fetched or private: not part of the project.
 const NOT_OURS: [&str; 4] = ["target", ".git", ".local", "node_modules"];
@@ -10,11 +11,8 @@ const NOT_OURS: [&str; 4] = ["target", ".git", ".local", "node_modules"];
 pub(crate) struct Source {
     /// From the root of the project, with slashes.
     pub(crate) path: String,
-    /// Without comments.
-    pub(crate) text: String,
-    /// Without comments and what is in quotes. Both have the lines of the file.
-    pub(crate) code: String,
-    pub(crate) lines: usize,
+    file: String,
+    stripped: OnceLock<(String, String)>,
 }
 
 pub(crate) struct Tree {
@@ -79,13 +77,26 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) {
 
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
-        let (with_quotes, code) = without_comments(text);
         Self {
             path: path.to_owned(),
-            text: with_quotes,
-            code,
-            lines: text.lines().count(),
+            file: text.to_owned(),
+            stripped: OnceLock::new(),
         }
+    }
+
+    /// The file as it is.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Without comments, line by line.
+    pub(crate) fn text(&self) -> &str {
+        &self.stripped.get_or_init(|| without_comments(&self.file)).0
+    }
+
+    /// Without comments and what is in quotes, line by line.
+    pub(crate) fn code(&self) -> &str {
+        &self.stripped.get_or_init(|| without_comments(&self.file)).1
     }
 
     /// Whether only tests are in it.
