@@ -397,3 +397,38 @@ async fn a_lease_that_is_kept_does_not_run_out() {
         [kept[1].0]
     );
 }
+
+/// A pod that starts again frees what its earlier life held, and nobody else's work.
+#[tokio::test]
+async fn a_restarted_worker_frees_what_its_earlier_life_held() {
+    let world = World::new().await;
+    let mut held = Vec::new();
+    for worker in [
+        "worker-1/a",
+        "worker-1/b",
+        "worker-1/now",
+        "worker-10/a",
+        "worker/a",
+        "worker-1",
+    ] {
+        let id = world
+            .send(world.conversation().await, worker)
+            .await
+            .generation
+            .id;
+        assert_eq!(world.claim_for(worker, &[id]).await.len(), 1);
+        held.push(id);
+    }
+    let mut tx = world.worker.sweep().await.unwrap();
+    let freed = generations::free_predecessor(&mut tx, "worker-1", "worker-1/now")
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let freed: HashSet<_> = freed.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(freed, HashSet::from([held[0], held[1], held[5]]));
+    assert_eq!(
+        world.claim(&held).await.len(),
+        3,
+        "they can be claimed at once"
+    );
+}

@@ -99,7 +99,7 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
             (EventType::Queued, 0, 1)
         );
         assert_eq!(heard.generation_id, Some(generation.id));
-        let estimate = generation.estimated_response_time_ms.unwrap_or(0);
+        let estimate = generation.estimated_response_time_ms;
         let expected =
             serde_json::json!({ "position": number, "estimated_response_time_ms": estimate });
         assert_eq!(data(&heard), expected);

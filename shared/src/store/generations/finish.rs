@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::{
-    ContentType, FailureCode, Message, Priority, SenderType, Usage, estimate_tokens,
+    ContentType, FailureCode, GenerationKind, Message, Priority, SenderType, Usage, estimate_tokens,
 };
 use crate::store::{StoreResult, UserTx};
 
@@ -81,11 +81,6 @@ pub async fn finish(tx: &mut UserTx, finish: &Finish<'_>) -> StoreResult<Finishe
                INSERT INTO chat.messages (id, user_id, conversation_id, sender_type, content, metadata,
                                           parent_message_id, token_count)
                SELECT $4, $9, d.conversation_id, 'assistant', $10, $11, d.user_message_id, $12 FROM done d
-           ), older AS (
-               UPDATE chat.messages m SET superseded_by = $4 FROM done d
-               WHERE d.kind = 'regenerate' AND m.conversation_id = d.conversation_id AND m.id > d.conversation_id
-                 AND m.parent_message_id = d.user_message_id AND m.sender_type = 'assistant'
-                 AND m.superseded_by IS NULL
            ), used AS (
                INSERT INTO chat.usage_tracking (id, user_id, conversation_id, generation_id, operation, model,
                                                 prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,
@@ -110,7 +105,8 @@ pub async fn finish(tx: &mut UserTx, finish: &Finish<'_>) -> StoreResult<Finishe
                      AND t.status IN ('queued', 'in_progress'))
                RETURNING id
            )
-           SELECT d.conversation_id, d.user_message_id, now() AS "now!: OffsetDateTime",
+           SELECT d.conversation_id, d.user_message_id, d.kind AS "kind: GenerationKind",
+                  now() AS "now!: OffsetDateTime",
                   (SELECT t.id FROM title t) AS title_id, n.id AS "next_id?", n.priority AS "next_priority?: Priority"
            FROM done d LEFT JOIN LATERAL (
                SELECT q.id, q.priority FROM chat.generations q
@@ -144,6 +140,20 @@ pub async fn finish(tx: &mut UserTx, finish: &Finish<'_>) -> StoreResult<Finishe
     let Some(row) = row else {
         return Ok(Finished::Fenced);
     };
+    // A statement of its own: in the one above it would look into every partition for each reply.
+    if row.kind == GenerationKind::Regenerate {
+        sqlx::query!(
+            "UPDATE chat.messages m SET superseded_by = $1
+             WHERE m.conversation_id = $2 AND m.id > $2 AND m.id <> $1 AND m.user_id = $4
+               AND m.parent_message_id = $3 AND m.sender_type = 'assistant' AND m.superseded_by IS NULL",
+            finish.reply_id,
+            row.conversation_id,
+            row.user_message_id,
+            user_id,
+        )
+        .execute(tx.conn())
+        .await?;
+    }
     let message = Message {
         id: finish.reply_id,
         conversation_id: row.conversation_id,
