@@ -13,7 +13,10 @@ pub(super) fn within(turns: &[Turn], budget: u32) -> Vec<&Turn> {
     let Some(newest) = shown.pop().or(turns.last()) else {
         return Vec::new();
     };
-    let mut room = budget.saturating_sub(newest.cost());
+    // Where the newest alone exceeds it, not even a turn that costs nothing may join.
+    let Some(mut room) = budget.checked_sub(newest.cost()) else {
+        return vec![newest];
+    };
     let mut from = shown.len();
     while let Some(cost) = from.checked_sub(1).map(|older| shown[older].cost())
         && cost <= room

@@ -91,6 +91,19 @@ fn shown(messages: &[ChatMessage]) -> Vec<usize> {
         .collect()
 }
 
+#[test]
+fn beside_a_newest_turn_that_exceeds_the_budget_there_is_none_however_cheap() {
+    let turn = |tokens| Turn {
+        sender: SenderType::User,
+        content: format!("#{tokens}#"),
+        attachments: Vec::new(),
+        tokens,
+        superseded: false,
+    };
+    assert_eq!(shown(&build(&input(&[turn(0), turn(9)], 8))), [9]);
+    assert_eq!(shown(&build(&input(&[turn(0), turn(9)], 9))), [0, 9]);
+}
+
 proptest! {
     #[test]
     fn every_prompt_keeps_its_promises(
