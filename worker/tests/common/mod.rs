@@ -14,7 +14,7 @@ use shared::config::Vars;
 use shared::domain::{ContentType, ContextType, Generation, GenerationStatus, Message, Priority};
 use shared::lifecycle::Lifecycle;
 use shared::models::Model;
-use shared::redis::Redis;
+use shared::redis::{Redis, RedisFailure};
 use shared::store::generations::{self, Accepted, Concurrency, NewGeneration, NewMessage};
 use shared::store::{Db, ServingRole, conversations};
 use shared::testing::TestEnv;
@@ -157,17 +157,27 @@ impl Fleet {
         conversation_id: Uuid,
         content: &str,
     ) -> Generation {
-        let (mut generation, is_head) = self.commit(user, conversation_id, content).await;
-        let announced = queue::announce(
-            &self.redis,
-            &self.clock,
-            user,
-            Priority::Standard,
-            &mut generation,
-            is_head,
-        )
-        .await;
-        announced.expect("redis takes the hint");
+        let (generation, is_head) = self.commit(user, conversation_id, content).await;
+        // A busy machine may answer too late. Told again, Redis refuses the event that it has, and a
+        // second id in the list is harmless.
+        let generation = self
+            .until(async || {
+                let mut announced = generation.clone();
+                let (redis, clock) = (&self.redis, &self.clock);
+                let told = queue::announce(
+                    redis,
+                    clock,
+                    user,
+                    Priority::Standard,
+                    &mut announced,
+                    is_head,
+                );
+                match told.await {
+                    Ok(()) | Err(RedisFailure::Command(_)) => Some(announced),
+                    Err(RedisFailure::Timeout | RedisFailure::BackingOff) => None,
+                }
+            })
+            .await;
         generation
     }
 
