@@ -215,46 +215,73 @@ async fn an_acceptance_that_waited_for_another_sees_it() {
     }
 }
 
-/// A reply that is being stored while the next message comes must not leave that message parked.
+/// A reply that is being stored while the next message comes, or the wish for another answer, must
+/// not leave that one parked: nobody would wake it.
 #[tokio::test]
-async fn a_message_that_waited_for_the_end_of_its_predecessor_is_head() {
+async fn what_waited_for_the_end_of_its_predecessor_is_head() {
     let world = World::new().await;
     let conversation = world.conversation().await;
     let first = world.send(conversation, "first").await;
-    let claim = world.claim_one(first.generation.id).await;
-    let mut tx = world.worker.user(world.user).await.unwrap();
-    let now = world.clock.now();
-    let finish = generations::Finish {
-        id: claim.id,
-        token: claim.token,
-        reply_id: id::new_after(now, Some(claim.id)),
-        usage_id: id::new(now),
-        title_generation_id: id::new(now),
-        content: "done",
-        incomplete: false,
-        usage: &crate::common::usage(),
-        first_token_ms_ago: None,
-        metadata: &serde_json::json!({}),
-    };
-    let finished = generations::finish(&mut tx, &finish).await.unwrap();
-    assert!(matches!(
-        finished,
-        generations::Finished::Stored { next: None, .. }
-    ));
-    let second = world.try_send(world.user, conversation, None, Concurrency::Enqueue);
-    let committed = async {
-        crate::common::until("the message waits for the reply", async || {
-            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            (world.value(waiting).await == "1").then_some(())
-        })
-        .await;
+    let answer = world.reply(first.generation.id, "answer").await;
+    let chain = chain();
+    for regenerate in [false, true] {
+        let claim = world
+            .claim_one(world.send(conversation, "next").await.generation.id)
+            .await;
+        let mut tx = world.worker.user(world.user).await.unwrap();
+        let now = world.clock.now();
+        let finish = generations::Finish {
+            id: claim.id,
+            token: claim.token,
+            reply_id: id::new_after(now, Some(claim.id)),
+            usage_id: id::new(now),
+            title_generation_id: id::new(now),
+            content: "done",
+            incomplete: false,
+            usage: &crate::common::usage(),
+            first_token_ms_ago: None,
+            metadata: &serde_json::json!({}),
+        };
+        let finished = generations::finish(&mut tx, &finish).await.unwrap();
+        assert!(matches!(
+            finished,
+            generations::Finished::Stored { next: None, .. }
+        ));
+        let waiting = async {
+            if regenerate {
+                let mut tx = world.api.user(world.user).await.unwrap();
+                let new = new_generation(&chain);
+                let regenerated =
+                    generations::regenerate(&mut tx, &world.clock, conversation, answer.id, &new)
+                        .await
+                        .unwrap();
+                tx.commit().await.unwrap();
+                matches!(regenerated, Regenerated::Queued { is_head: true, .. })
+            } else {
+                let second = world
+                    .try_send(world.user, conversation, None, Concurrency::Enqueue)
+                    .await;
+                matches!(second, Accepted::Stored { is_head: true, .. })
+            }
+        };
+        let committed = async {
+            crate::common::until("it waits for the reply", async || {
+                let waiting = "SELECT count(*) FROM pg_stat_activity
+                               WHERE datname = current_database() AND wait_event_type = 'Lock'";
+                (world.value(waiting).await == "1").then_some(())
+            })
+            .await;
+            tx.commit().await.unwrap();
+        };
+        let both = async { tokio::join!(waiting, committed) };
+        let (is_head, ()) = in_time("both are stored", both).await;
+        assert!(is_head, "regenerate: {regenerate}");
+        let mut tx = world.api.user(world.user).await.unwrap();
+        generations::cancel_unfinished(&mut tx, conversation, true)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
-    };
-    let (second, ()) = in_time("both are stored", async { tokio::join!(second, committed) }).await;
-    assert!(
-        matches!(second, Accepted::Stored { is_head: true, .. }),
-        "{second:?}"
-    );
+    }
 }
 
 #[tokio::test]

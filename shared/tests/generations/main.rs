@@ -11,3 +11,4 @@ mod history;
 mod machine;
 mod race;
 mod random;
+mod titles;

@@ -180,6 +180,8 @@ async fn events_whose_acknowledgement_was_lost_are_not_doubled() {
 #[tokio::test]
 async fn a_log_that_redis_lost_is_written_again() {
     let stage = Stage::new().await;
+    let replica = Replica::new(&stage.world);
+    let mut feed = replica.hub.subscribe(stage.world.user).await;
     let mut writer = stage.writer();
     for number in 0..4 {
         writer.write(EventType::Delta, &delta(number)).await;
@@ -214,6 +216,18 @@ async fn a_log_that_redis_lost_is_written_again() {
         .await
         .unwrap();
     assert!((1..=3_600_000).contains(&left), "{left} ms");
+    // What was heard is not said again.
+    let mut heard = Vec::new();
+    in_time("the last is heard", async {
+        while heard.len() < 7 {
+            if let Feed::Event(event) = feed.next().await {
+                heard.push(event.id);
+            }
+        }
+    })
+    .await;
+    let expected: Vec<_> = (1..=7).map(|seq| stage.event_id(1, seq)).collect();
+    assert_eq!(heard, expected);
 }
 
 /// A worker that lost its lease and a Redis that lost its data, both at once.

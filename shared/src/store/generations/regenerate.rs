@@ -45,6 +45,10 @@ pub async fn regenerate(
             "a generation needs a model".to_owned(),
         ));
     };
+    // A statement of its own: what the next one sees of the unfinished must be younger than the lock.
+    if !super::lock_conversation(tx, conversation_id).await? {
+        return Ok(Regenerated::NotFound);
+    }
     let found = sqlx::query!(
         r#"SELECT c.status AS "status: ConversationStatus", c.last_id, c.context_type, m.sender_type AS "sender_type: SenderType",
                   m.parent_message_id, now() AS "now!: OffsetDateTime",
