@@ -160,25 +160,23 @@ impl Fleet {
         let (generation, is_head) = self.commit(user, conversation_id, content).await;
         // A busy machine may answer too late. Told again, Redis refuses the event that it has, and a
         // second id in the list is harmless.
-        let generation = self
-            .until(async || {
-                let mut announced = generation.clone();
-                let (redis, clock) = (&self.redis, &self.clock);
-                let told = queue::announce(
-                    redis,
-                    clock,
-                    user,
-                    Priority::Standard,
-                    &mut announced,
-                    is_head,
-                );
-                match told.await {
-                    Ok(()) | Err(RedisFailure::Command(_)) => Some(announced),
-                    Err(RedisFailure::Timeout | RedisFailure::BackingOff) => None,
-                }
-            })
-            .await;
-        generation
+        self.until(async || {
+            let mut announced = generation.clone();
+            let (redis, clock) = (&self.redis, &self.clock);
+            let told = queue::announce(
+                redis,
+                clock,
+                user,
+                Priority::Standard,
+                &mut announced,
+                is_head,
+            );
+            match told.await {
+                Ok(()) | Err(RedisFailure::Command(_)) => Some(announced),
+                Err(RedisFailure::Timeout | RedisFailure::BackingOff) => None,
+            }
+        })
+        .await
     }
 
     /// Commits a message and its generation, and dies before the push.
