@@ -271,11 +271,20 @@ impl Play<'_> {
 }
 
 async fn play(world: &World, acts: &[Act]) -> TestCaseResult {
-    let id = world
-        .send(world.conversation().await, "hello")
-        .await
-        .generation
-        .id;
+    // Nothing of an earlier case is left for the sweeps, also of one that failed.
+    world
+        .execute(
+            "UPDATE chat.generations SET status = 'cancelled', claim_token = NULL, lease_until = NULL
+             WHERE status IN ('queued', 'in_progress')",
+        )
+        .await;
+    let conversation = world.conversation().await;
+    // A title would be one more generation to claim and to free.
+    let titled = format!(
+        "UPDATE chat.conversations SET title_is_default = false WHERE id = '{conversation}'"
+    );
+    world.execute(&titled).await;
+    let id = world.send(conversation, "hello").await.generation.id;
     let nothing = Belief {
         token: Uuid::new_v4(),
         attempt: 0,
@@ -304,11 +313,6 @@ async fn play(world: &World, acts: &[Act]) -> TestCaseResult {
         }
         ended = ended.or(play.model.status.is_terminal().then_some(play.model.status));
     }
-    // So that no sweep of a later case finds it.
-    let mut tx = world.api.user(world.user).await.unwrap();
-    generations::cancel(&mut tx, id, None).await.unwrap();
-    tx.commit().await.unwrap();
-    world.execute("UPDATE chat.generations SET kind = 'title', status = 'cancelled' WHERE status = 'queued'").await;
     Ok(())
 }
 
