@@ -39,7 +39,8 @@ pub struct Expired {
 /// # Errors
 /// When the database fails.
 pub async fn expired_leases(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<Expired>> {
-    let rows = sqlx::query!(
+    let expired = sqlx::query_as!(
+        Expired,
         r#"WITH expired AS MATERIALIZED (
                SELECT id, attempt - forgiven >= max_attempts AS spent FROM chat.generations
                WHERE status = 'in_progress' AND lease_until < now() LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -51,21 +52,12 @@ pub async fn expired_leases(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<Exp
                finished_at = CASE WHEN e.spent THEN now() END
            FROM expired e WHERE g.id = e.id
            RETURNING g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
-                     g.priority AS "priority: Priority", g.attempt, g.error_code AS "error_code: FailureCode""#,
+                     g.priority AS "priority: Priority", g.attempt, g.error_code AS "failed: FailureCode""#,
         limit
     )
     .fetch_all(tx.conn())
     .await?;
-    let expired = rows.into_iter().map(|row| Expired {
-        id: row.id,
-        user_id: row.user_id,
-        conversation_id: row.conversation_id,
-        kind: row.kind,
-        priority: row.priority,
-        attempt: row.attempt,
-        failed: row.error_code,
-    });
-    Ok(expired.collect())
+    Ok(expired)
 }
 
 /// Gives up what is still queued past its deadline.
@@ -73,7 +65,8 @@ pub async fn expired_leases(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<Exp
 /// # Errors
 /// When the database fails.
 pub async fn expired_deadlines(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<Expired>> {
-    let rows = sqlx::query!(
+    let expired = sqlx::query_as!(
+        Expired,
         r#"WITH expired AS MATERIALIZED (
                SELECT id FROM chat.generations
                WHERE status = 'queued' AND deadline_at < now() LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -82,21 +75,12 @@ pub async fn expired_deadlines(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<
            SET status = 'failed', error_code = 'expired', finished_at = now()
            FROM expired e WHERE g.id = e.id
            RETURNING g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
-                     g.priority AS "priority: Priority", g.attempt, g.error_code AS "error_code: FailureCode""#,
+                     g.priority AS "priority: Priority", g.attempt, g.error_code AS "failed: FailureCode""#,
         limit
     )
     .fetch_all(tx.conn())
     .await?;
-    let expired = rows.into_iter().map(|row| Expired {
-        id: row.id,
-        user_id: row.user_id,
-        conversation_id: row.conversation_id,
-        kind: row.kind,
-        priority: row.priority,
-        attempt: row.attempt,
-        failed: row.error_code,
-    });
-    Ok(expired.collect())
+    Ok(expired)
 }
 
 /// Finds generations that are due and head of their conversation but were not pushed within
