@@ -9,7 +9,7 @@ use shared::redis::Redis;
 use shared::store::Db;
 
 use crate::config::WorkerConfig;
-use crate::jobs::Calls;
+use crate::jobs::{Calls, Replies};
 use crate::queue::Running;
 use crate::upstream::Client;
 
@@ -34,6 +34,8 @@ pub struct Context {
     pub pace: Pace,
     /// Upstream calls that the ledger does not know yet.
     pub calls: Calls,
+    /// Where finished replies are stored.
+    pub replies: Replies,
 }
 
 /// Moving averages of how long models take.
