@@ -107,7 +107,7 @@ pub(super) async fn create(
         context_data: &object(body.context_data.as_ref()),
         metadata: &object(body.metadata.as_ref()),
     };
-    let conversation = store::create(&mut creation.tx, &new).await?;
+    let conversation = store::create(creation.tx(&app).await?, &new).await?;
     let location = format!("/api/chat/conversations/{}", conversation.id);
     let answer = Answer::new(StatusCode::CREATED, Some(location), &conversation)?;
     let kept = creation.commit(answer.clone(), None).await?;

@@ -28,9 +28,10 @@ pub(super) enum Begun {
     New(Creation),
 }
 
-/// A new request and the transaction to do its work in.
+/// A new request and the transaction to do its work in, once it has begun.
 pub(super) struct Creation {
-    pub tx: UserTx,
+    tx: Option<UserTx>,
+    user_id: Uuid,
     kept: Kept,
 }
 
@@ -51,9 +52,9 @@ pub(super) async fn begin<T>(
 ) -> Result<Begun> {
     let Some(key) = &request.key else {
         let budget = limits::count(app, limit, user_id).await?;
-        let tx = app.db.user(user_id).await?;
         return Ok(Begun::New(Creation {
-            tx,
+            tx: None,
+            user_id,
             kept: Kept {
                 key: None,
                 budget,
@@ -67,7 +68,8 @@ pub(super) async fn begin<T>(
             let budget = limits::count(app, limit, user_id).await?;
             let key = Some((key.clone(), request.fingerprint));
             Ok(Begun::New(Creation {
-                tx,
+                tx: Some(tx),
+                user_id,
                 kept: Kept {
                     key,
                     budget,
@@ -91,22 +93,31 @@ pub(super) async fn begin<T>(
 }
 
 impl Creation {
+    /// The transaction, which begins here unless a key was looked up in it.
+    pub(super) async fn tx(&mut self, app: &AppState) -> Result<&mut UserTx> {
+        let tx = match self.tx.take() {
+            Some(tx) => tx,
+            None => app.db.user(self.user_id).await?,
+        };
+        Ok(self.tx.insert(tx))
+    }
+
+    /// Whether nothing needs to be done in the same transaction as the work.
+    pub(super) fn is_alone(&self) -> bool {
+        self.tx.is_none()
+    }
+
     /// Commits the work together with its answer. `wait` is how long the client may be held before
     /// it gets one.
     pub(super) async fn commit(mut self, answer: Answer, wait: Option<Duration>) -> Result<Kept> {
-        if let Some((key, fingerprint)) = &self.kept.key {
+        if let (Some((key, fingerprint)), Some(tx)) = (&self.kept.key, &mut self.tx) {
             let running_ms =
                 wait.map(|wait| i64::try_from((wait + MARGIN).as_millis()).unwrap_or(i64::MAX));
-            idempotency::keep(
-                &mut self.tx,
-                key.as_str(),
-                fingerprint,
-                &answer.0,
-                running_ms,
-            )
-            .await?;
+            idempotency::keep(tx, key.as_str(), fingerprint, &answer.0, running_ms).await?;
         }
-        self.tx.commit().await?;
+        if let Some(tx) = self.tx {
+            tx.commit().await?;
+        }
         Ok(Kept {
             answer: Some(answer),
             ..self.kept

@@ -126,19 +126,19 @@ pub(super) async fn post(
     let concurrency = Concurrency::from(request.body.concurrency);
     let mut interrupted = Vec::new();
     if concurrency == Concurrency::Interrupt {
-        if !store::lock_conversation(&mut creation.tx, conversation_id).await? {
+        let tx = creation.tx(&app).await?;
+        if !store::lock_conversation(tx, conversation_id).await? {
             return Err(not_found());
         }
-        interrupted = store::cancel_unfinished(&mut creation.tx, conversation_id, false).await?;
+        interrupted = store::cancel_unfinished(tx, conversation_id, false).await?;
     }
-    let accepted = store::accept(
-        &mut creation.tx,
-        &app.gate.clock,
-        &message,
-        &work,
-        concurrency,
-    )
-    .await?;
+    let clock = &app.gate.clock;
+    let accepted = if creation.is_alone() {
+        store::accept_alone(&app.db, user.id, clock, &message, &work, concurrency).await?
+    } else {
+        let tx = creation.tx(&app).await?;
+        store::accept(tx, clock, &message, &work, concurrency).await?
+    };
     let (user_message, generation, is_head) = match accepted {
         store::Accepted::Stored {
             user_message,

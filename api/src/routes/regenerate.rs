@@ -62,7 +62,7 @@ pub(super) async fn post(
         Begun::Answered(response) => return Ok(response),
         Begun::New(creation) => creation,
     };
-    let tx = &mut creation.tx;
+    let tx = creation.tx(&app).await?;
     let queued = store::regenerate(tx, &app.gate.clock, conversation_id, message_id, &work).await?;
     let (generation, is_head) = match queued {
         store::Regenerated::Queued {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
@@ -157,6 +158,12 @@ impl Db {
             tx: self.begin(&begin).await?,
             user_id,
         })
+    }
+
+    /// A connection outside any transaction, for a statement that is one of its own and sets its
+    /// scope itself. It may have died in the pool.
+    pub(super) async fn connection(&self) -> StoreResult<PoolConnection<Postgres>> {
+        Ok(self.pool.acquire().await?)
     }
 
     /// Nothing has run when BEGIN fails, so a connection that died in the pool is simply replaced.

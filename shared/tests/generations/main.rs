@@ -6,6 +6,7 @@
 mod common;
 
 mod accept;
+mod alone;
 mod claims;
 mod history;
 mod machine;

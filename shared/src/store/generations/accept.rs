@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use crate::domain::{
     Message, Priority, SenderType, Timings,
 };
 use crate::models::Model;
-use crate::store::{StoreResult, UserTx};
+use crate::store::{Db, StoreError, StoreResult, UserTx};
 use crate::{clock::Clock, id};
 
 /// What a new message does while a generation of its conversation is unfinished.
@@ -116,23 +117,107 @@ pub async fn accept(
     generation: &NewGeneration<'_>,
     concurrency: Concurrency,
 ) -> StoreResult<Accepted> {
+    let user_id = tx.user_id();
     let mut last = None;
     loop {
-        let message_id = id::new_after(clock.now(), last);
-        let generation_id = id::new_after(clock.now(), Some(message_id));
-        match insert(
-            tx,
-            message_id,
-            generation_id,
+        let new = Insert {
+            user_id,
+            ids: Ids::new(clock, last),
             message,
             generation,
             concurrency,
-        )
-        .await?
-        {
+        };
+        match insert(tx.conn(), &new).await? {
             Inserted::Behind(last_id) => last = Some(last_id),
             Inserted::Stale => {}
             Inserted::Done(accepted) => return Ok(accepted),
+        }
+    }
+}
+
+/// Does what [`accept`] does as a transaction of its own, in one round trip.
+///
+/// When the connection breaks on the way, the statement is run again with the same ids, so that it
+/// stores nothing if the first one was stored after all, however late.
+///
+/// # Errors
+/// When the database fails.
+pub async fn accept_alone(
+    db: &Db,
+    user_id: Uuid,
+    clock: &Clock,
+    message: &NewMessage<'_>,
+    generation: &NewGeneration<'_>,
+    concurrency: Concurrency,
+) -> StoreResult<Accepted> {
+    let mut last = None;
+    loop {
+        let new = Insert {
+            user_id,
+            ids: Ids::new(clock, last),
+            message,
+            generation,
+            concurrency,
+        };
+        let mut connection = db.connection().await?;
+        let inserted = insert(&mut connection, &new).await;
+        drop(connection);
+        let inserted = match inserted {
+            Err(error) if error.is_unavailable() => insert_again(db, &new).await?,
+            other => other?,
+        };
+        match inserted {
+            Inserted::Behind(last_id) => last = Some(last_id),
+            Inserted::Stale => {}
+            Inserted::Done(accepted) => return Ok(accepted),
+        }
+    }
+}
+
+/// After an attempt whose outcome is unknown.
+async fn insert_again(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
+    let mut tx = db.user(new.user_id).await?;
+    let inserted = insert(tx.conn(), new).await;
+    let stored_before = match &inserted {
+        Ok(Inserted::Behind(_)) => true,
+        // The first attempt is being committed beside this one.
+        Err(error) => error.constraint().is_some(),
+        Ok(_) => false,
+    };
+    if !stored_before {
+        let inserted = inserted?;
+        tx.commit().await?;
+        return Ok(inserted);
+    }
+    drop(tx);
+    let mut tx = db.user(new.user_id).await?;
+    match super::find_with_reply(&mut tx, new.ids.generation).await? {
+        // To push what is not the head does no harm.
+        Some(row) => Ok(Inserted::Done(new.stored(row.timings.queued_at, true)?)),
+        None => inserted,
+    }
+}
+
+/// What one attempt to store a message is about.
+struct Insert<'a> {
+    user_id: Uuid,
+    ids: Ids,
+    message: &'a NewMessage<'a>,
+    generation: &'a NewGeneration<'a>,
+    concurrency: Concurrency,
+}
+
+struct Ids {
+    message: Uuid,
+    generation: Uuid,
+}
+
+impl Ids {
+    fn new(clock: &Clock, last: Option<Uuid>) -> Self {
+        let message = id::new_after(clock.now(), last);
+        Self {
+            message,
+            generation: id::new_after(clock.now(), Some(message)),
         }
     }
 }
@@ -143,24 +228,25 @@ enum Inserted {
     Stale,
 }
 
-async fn insert(
-    tx: &mut UserTx,
-    message_id: Uuid,
-    generation_id: Uuid,
-    message: &NewMessage<'_>,
-    generation: &NewGeneration<'_>,
-    concurrency: Concurrency,
-) -> StoreResult<Inserted> {
-    let user_id = tx.user_id();
-    let Some(model) = generation.chain.first() else {
-        return Err(crate::store::StoreError::Corrupt(
-            "a generation needs a model".to_owned(),
-        ));
-    };
+/// The statement sets the scope itself, so that it can run as a transaction of its own. Whatever it
+/// reads depends on the first part's result and is therefore read after it.
+async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Inserted> {
+    let Insert {
+        user_id,
+        ids,
+        message,
+        generation,
+        concurrency,
+    } = new;
+    let model = generation.model()?;
     let row = sqlx::query!(
-        r#"WITH conversation AS (
-               SELECT c.id, c.status, c.last_id, c.context_type, c.xmin AS written_by FROM chat.conversations c
-               WHERE c.id = $1 AND c.user_id = $2 AND c.status <> 'deleted' FOR UPDATE
+        r#"WITH scope AS MATERIALIZED (
+               SELECT set_config('app.current_user_id', $2::uuid::text, true)::uuid AS user_id
+           ), conversation AS (
+               SELECT c.* FROM scope CROSS JOIN LATERAL (
+                   SELECT c.id, c.status, c.last_id, c.context_type, c.xmin AS written_by FROM chat.conversations c
+                   WHERE c.id = $1 AND c.user_id = scope.user_id AND c.status <> 'deleted' FOR NO KEY UPDATE
+               ) c
            ), checked AS (
                SELECT c.*, c.last_id < $3 AS id_fits,
                       c.written_by = (SELECT s.xmin FROM chat.conversations s WHERE s.id = c.id) AS is_current,
@@ -196,10 +282,10 @@ async fn insert(
            FROM checked k"#,
         message.conversation_id,
         user_id,
-        message_id,
-        generation_id,
+        ids.message,
+        ids.generation,
         message.parent_message_id,
-        concurrency == Concurrency::Reject,
+        *concurrency == Concurrency::Reject,
         message.content,
         message.content_type as _,
         Json(message.attachments) as _,
@@ -214,7 +300,7 @@ async fn insert(
         generation.request_id,
         generation.traceparent,
     )
-    .fetch_optional(tx.conn())
+    .fetch_optional(conn)
     .await?;
     let Some(row) = row else {
         return Ok(Inserted::Done(Accepted::ConversationNotFound));
@@ -228,37 +314,51 @@ async fn insert(
     if !row.parent_fits {
         return Ok(Inserted::Done(Accepted::ParentNotFound));
     }
-    if concurrency == Concurrency::Reject && !row.is_head {
+    if *concurrency == Concurrency::Reject && !row.is_head {
         return Ok(Inserted::Done(Accepted::Busy));
     }
     if !row.id_fits {
         return Ok(Inserted::Behind(row.last_id));
     }
-    let user_message = Message {
-        id: message_id,
-        conversation_id: message.conversation_id,
-        sender_type: SenderType::User,
-        content: message.content.to_owned(),
-        content_type: message.content_type,
-        attachments: message.attachments.to_vec(),
-        metadata: serde_json::json!({}),
-        parent_message_id: message.parent_message_id,
-        superseded_by: None,
-        created_at: row.now,
-    };
-    let queued = queued_generation(
-        generation_id,
-        message.conversation_id,
-        GenerationKind::Reply,
-        model,
-        message_id,
-        row.now,
-    );
-    Ok(Inserted::Done(Accepted::Stored {
-        user_message: Box::new(user_message),
-        generation: Box::new(queued),
-        is_head: row.is_head,
-    }))
+    Ok(Inserted::Done(new.stored(row.now, row.is_head)?))
+}
+
+impl NewGeneration<'_> {
+    fn model(&self) -> StoreResult<&Model> {
+        let none = || StoreError::Corrupt("a generation needs a model".to_owned());
+        self.chain.first().ok_or_else(none)
+    }
+}
+
+impl Insert<'_> {
+    /// The public shape of what was stored, so that it need not be read back.
+    fn stored(&self, now: OffsetDateTime, is_head: bool) -> StoreResult<Accepted> {
+        let user_message = Message {
+            id: self.ids.message,
+            conversation_id: self.message.conversation_id,
+            sender_type: SenderType::User,
+            content: self.message.content.to_owned(),
+            content_type: self.message.content_type,
+            attachments: self.message.attachments.to_vec(),
+            metadata: serde_json::json!({}),
+            parent_message_id: self.message.parent_message_id,
+            superseded_by: None,
+            created_at: now,
+        };
+        let queued = queued_generation(
+            self.ids.generation,
+            self.message.conversation_id,
+            GenerationKind::Reply,
+            self.generation.model()?,
+            self.ids.message,
+            now,
+        );
+        Ok(Accepted::Stored {
+            user_message: Box::new(user_message),
+            generation: Box::new(queued),
+            is_head,
+        })
+    }
 }
 
 /// The public shape of a generation that was just queued, so that it need not be read back.

@@ -11,7 +11,9 @@ mod finish;
 mod reconcile;
 mod regenerate;
 
-pub use accept::{Accepted, Concurrency, NewGeneration, NewMessage, accept, lock_conversation};
+pub use accept::{
+    Accepted, Concurrency, NewGeneration, NewMessage, accept, accept_alone, lock_conversation,
+};
 pub use cancel::{Cancelled, cancel, cancel_unfinished, keep_partial, unfinished_of_conversation};
 pub use claim::{Claim, claim, claim_ready, free_predecessor, release, renew, retry_later};
 pub use finish::{
