@@ -82,7 +82,7 @@ async fn a_sweep_of_the_api_finds_nothing() {
             .is_empty()
     );
     assert!(
-        generations::ready_unpushed(&mut tx, 0.0, 10)
+        generations::ready_unpushed(&mut tx, shared::domain::Priority::ALL, 0.0, 10)
             .await
             .unwrap()
             .is_empty()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use shared::domain::Priority;
 use shared::queue::Waiter;
 use shared::store::StoreResult;
 use shared::store::generations::{self, Claim};
@@ -52,8 +53,11 @@ impl Fetcher {
             let Some(places) = stopping.run_until_cancelled(self.free_places()).await else {
                 return;
             };
+            let Some(open) = stopping.run_until_cancelled(self.context.gates.open()).await else {
+                return;
+            };
             let Some(fetched) = stopping
-                .run_until_cancelled(self.wait(&mut waiter, places.num_permits()))
+                .run_until_cancelled(self.wait(&mut waiter, places.num_permits(), &open))
                 .await
             else {
                 return;
@@ -109,10 +113,12 @@ impl Fetcher {
         }
     }
 
-    async fn wait(&self, waiter: &mut Waiter, count: usize) -> Fetched {
-        match waiter.wait(count).await {
-            Ok(ids) if ids.is_empty() => Fetched::Nothing,
-            Ok(ids) => Fetched::Ids(ids),
+    async fn wait(&self, waiter: &mut Waiter, count: usize, open: &[Priority]) -> Fetched {
+        match waiter.wait(count, open).await {
+            Ok(None) => Fetched::Nothing,
+            // Paused while the wait went on. The sweep pushes them again when it is resumed.
+            Ok(Some((queue, _))) if !self.context.gates.is_open(queue) => Fetched::Ids(Vec::new()),
+            Ok(Some((_, ids))) => Fetched::Ids(ids),
             Err(failure) => {
                 tracing::debug!(%failure, "no hints; asking the table");
                 tokio::time::sleep(WITHOUT_REDIS).await;
