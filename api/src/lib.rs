@@ -6,6 +6,7 @@
 pub mod app;
 pub mod auth;
 mod cancelled;
+pub mod backlog;
 pub mod config;
 mod console;
 mod docs;

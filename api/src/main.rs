@@ -85,7 +85,15 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let db = Db::connect_lazy(&config.db, ServingRole::Api)?;
     let redis = Redis::connect_lazy(&config.redis)?;
     let gate = Gate::new(config.api, Clock::system()).context("failed to prepare JWT_JWKS_URL")?;
-    let state = AppState::new(gate, config.models, db.clone(), redis, lifecycle.clone())?;
+    let view = Db::connect_lazy(&config.operator_db, ServingRole::Operator)?;
+    let state = AppState::new(
+        gate,
+        config.models,
+        db.clone(),
+        view.clone(),
+        redis,
+        lifecycle.clone(),
+    )?;
     match db.check_role().await {
         Err(error) if !error.is_unavailable() => return Err(error).context("refused to serve"),
         Err(_) => {
@@ -103,6 +111,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         "the listener is closed; requests in flight finish"
     );
     let code = lifecycle.finished(server.shutdown_grace).await;
+    view.close().await;
     db.close().await;
     tracing::info!("stopped");
     Ok(code)
