@@ -82,7 +82,10 @@ impl Backlog {
             let at = now.checked_sub(load.age).unwrap_or(now);
             let known = queues.remove(&load.queue);
             let is_full = u64::try_from(load.depth).unwrap_or(0) >= self.max;
-            if is_full && !known.as_ref().is_some_and(|seen| seen.depth(now) >= self.max) {
+            let was_full = known
+                .as_ref()
+                .is_some_and(|seen| seen.depth(now) >= self.max);
+            if is_full && !was_full {
                 tracing::warn!(queue = %load.queue, depth = load.depth, "the queue is full");
             }
             let mut accepted = known.map(|seen| seen.accepted).unwrap_or_default();
@@ -124,9 +127,9 @@ impl Seen {
     /// Seconds until so many have left the queue.
     fn retry_after(&self, excess: u64) -> u64 {
         match self.load.drain.filter(|drain| *drain > 0.0) {
-            Some(drain) if !self.load.paused => {
-                (excess as f64 / drain).clamp(RETRY_AFTER.0, RETRY_AFTER.1).ceil() as u64
-            }
+            Some(drain) if !self.load.paused => (excess as f64 / drain)
+                .clamp(RETRY_AFTER.0, RETRY_AFTER.1)
+                .ceil() as u64,
             _ => RETRY_UNKNOWN,
         }
     }
@@ -188,7 +191,10 @@ mod tests {
         let problem = backlog.admit(Priority::Standard).unwrap_err();
         assert_eq!(problem.code(), Code::Overloaded);
         let response = problem.into_response();
-        response.headers()["retry-after"].to_str().unwrap().to_owned()
+        response.headers()["retry-after"]
+            .to_str()
+            .unwrap()
+            .to_owned()
     }
 
     #[test]
@@ -211,7 +217,11 @@ mod tests {
         assert!(backlog.admit(Priority::Premium).is_err());
         assert_eq!(admitted(&backlog, 1), 0);
         backlog.learn(vec![load(9)]);
-        assert_eq!(admitted(&backlog, 5), 1, "what was accepted is measured now");
+        assert_eq!(
+            admitted(&backlog, 5),
+            1,
+            "what was accepted is measured now"
+        );
     }
 
     #[test]
@@ -244,7 +254,11 @@ mod tests {
         assert_eq!(admitted(&backlog, 50), 25, "twenty were taken meanwhile");
         let backlog = Backlog::new(10);
         backlog.learn(vec![at_work(Some(2.0), true, 10)]);
-        assert_eq!(admitted(&backlog, 50), 5, "nothing is taken from a paused queue");
+        assert_eq!(
+            admitted(&backlog, 50),
+            5,
+            "nothing is taken from a paused queue"
+        );
     }
 
     #[test]

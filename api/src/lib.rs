@@ -5,8 +5,8 @@
 
 pub mod app;
 pub mod auth;
-mod cancelled;
 pub mod backlog;
+mod cancelled;
 pub mod config;
 mod console;
 mod docs;

@@ -6,7 +6,9 @@
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::domain::{DeadLetter, DeadLetterCount, FailureCode, FleetWorker, GenerationKind, Priority, Queue};
+use crate::domain::{
+    DeadLetter, DeadLetterCount, FailureCode, FleetWorker, GenerationKind, Priority, Queue,
+};
 use crate::models::{MAX_NAME_BYTES, Model, ModelsConfig};
 use crate::redis::{Redis, RedisFailure};
 use crate::store::audit::Actor;
@@ -173,11 +175,7 @@ impl Operator {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn discard(
-        &self,
-        letter: Uuid,
-        actor: &Actor,
-    ) -> StoreResult<Result<(), Refused>> {
+    pub async fn discard(&self, letter: Uuid, actor: &Actor) -> StoreResult<Result<(), Refused>> {
         match self.owner(letter).await? {
             Some(user_id) => self.discard_of(user_id, letter, actor).await,
             None => Ok(Err(Refused::NotFound)),

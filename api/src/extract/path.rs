@@ -1,8 +1,8 @@
 //! Path parameters.
 
-use axum::extract::{FromRequestParts, RawPathParams};
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 

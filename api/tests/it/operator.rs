@@ -95,7 +95,8 @@ async fn a_dead_letter_is_listed_replayed_and_answered() {
     let listed = service.get("/internal/dead-letters").await;
     assert_eq!(listed.body["dead_letters"], json!([]));
     assert_eq!(listed.body["counts"], json!([]));
-    let trail = "SELECT actor || ' ' || action || ' ' || (request_id IS NOT NULL) FROM chat.audit_log";
+    let trail =
+        "SELECT actor || ' ' || action || ' ' || (request_id IS NOT NULL) FROM chat.audit_log";
     assert_eq!(
         app.env.value(trail).await.as_deref(),
         Some("service dead_letter.replay true")
@@ -140,7 +141,9 @@ async fn many_dead_letters_are_settled_by_reason_or_by_name() {
     assert_eq!(ids(&page), newest[..3]);
     let cursor = page.text("/pagination/next_cursor");
     let page = service
-        .get(&format!("/internal/dead-letters?limit=3&before_id={cursor}"))
+        .get(&format!(
+            "/internal/dead-letters?limit=3&before_id={cursor}"
+        ))
         .await;
     assert_eq!(ids(&page), newest[3..]);
     assert_eq!(page.body["pagination"]["has_more"], false);
@@ -179,7 +182,10 @@ async fn many_dead_letters_are_settled_by_reason_or_by_name() {
         }
     }
     assert_eq!(replayed, letters[1..]);
-    assert_eq!(ids(&service.get("/internal/dead-letters").await), Vec::<String>::new());
+    assert_eq!(
+        ids(&service.get("/internal/dead-letters").await),
+        Vec::<String>::new()
+    );
 }
 
 #[tokio::test]
@@ -198,7 +204,10 @@ async fn a_wish_for_many_must_say_which() {
         (json!({ "error_code": "internal", "limit": 0 }), "limit"),
         (json!({ "error_code": "internal", "limit": 1001 }), "limit"),
         (json!({ "error_code": "no_such_code" }), "error_code"),
-        (json!({ "error_code": "internal", "kind": "no_such_kind" }), "kind"),
+        (
+            json!({ "error_code": "internal", "kind": "no_such_kind" }),
+            "kind",
+        ),
     ] {
         for verb in ["replay", "discard"] {
             let path = format!("/internal/dead-letters/{verb}");

@@ -8,11 +8,7 @@ use futures::StreamExt as _;
 use crate::redis::{Redis, RedisFailure};
 
 /// Publishes a word.
-pub(super) async fn tell(
-    redis: &Redis,
-    channel: &str,
-    payload: &[u8],
-) -> Result<(), RedisFailure> {
+pub(super) async fn tell(redis: &Redis, channel: &str, payload: &[u8]) -> Result<(), RedisFailure> {
     let mut command = ::redis::cmd("PUBLISH");
     command.arg(channel).arg(payload);
     redis.command::<i64>(&command).await.map(drop)

@@ -103,11 +103,10 @@ pub async fn succeed(tx: &mut SweepTx, name: &str, boot: Uuid) -> StoreResult<()
 /// # Errors
 /// When the database fails.
 pub async fn forget(tx: &mut SweepTx) -> StoreResult<u64> {
-    let gone = sqlx::query!(
-        "DELETE FROM chat.workers WHERE last_seen_at < now() - interval '1 day'"
-    )
-    .execute(tx.conn())
-    .await?;
+    let gone =
+        sqlx::query!("DELETE FROM chat.workers WHERE last_seen_at < now() - interval '1 day'")
+            .execute(tx.conn())
+            .await?;
     Ok(gone.rows_affected())
 }
 

@@ -149,7 +149,9 @@ pub async fn list(tx: &mut OperatorTx) -> StoreResult<Vec<Queue>> {
     Ok(rows
         .into_iter()
         .map(|row| {
-            let drain = row.drain.filter(|drain| *drain > 0.0 && row.paused_at.is_none());
+            let drain = row
+                .drain
+                .filter(|drain| *drain > 0.0 && row.paused_at.is_none());
             Queue {
                 name: row.name,
                 depth: row.depth,

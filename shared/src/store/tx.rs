@@ -158,7 +158,10 @@ impl Db {
 
     /// Nothing has run when BEGIN fails, so a connection that died in the pool is simply replaced.
     /// A restart of the database kills all of them at once, hence more than one try.
-    pub(super) async fn begin(&self, statement: &str) -> StoreResult<Transaction<'static, Postgres>> {
+    pub(super) async fn begin(
+        &self,
+        statement: &str,
+    ) -> StoreResult<Transaction<'static, Postgres>> {
         let mut tries = self.pool.size().clamp(1, 64);
         loop {
             match self.begin_once(statement).await {

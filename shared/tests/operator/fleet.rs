@@ -42,7 +42,10 @@ async fn a_worker_is_known_from_its_first_sign_of_life() {
     assert_eq!(worker.status, WorkerStatus::Running);
     assert_eq!(worker.started_at, started_at);
     assert!((100..200).contains(&worker.age_seconds), "{worker:?}");
-    assert!((0.0..60.0).contains(&worker.last_seen_seconds), "{worker:?}");
+    assert!(
+        (0.0..60.0).contains(&worker.last_seen_seconds),
+        "{worker:?}"
+    );
     assert_eq!((worker.concurrency, worker.in_flight), (10, 7));
     assert!((worker.rate_per_second - 1.5).abs() < 1e-9);
     assert_eq!((worker.leases, worker.leases_overdue), (0, 0));
@@ -113,7 +116,11 @@ async fn the_register_tells_who_works_who_ends_and_who_is_lost() {
     );
     // One that was only frozen is back with its next sign of life.
     world.beat(&lost).await;
-    assert!(statuses().await.contains(&of("lost", WorkerStatus::Running)));
+    assert!(
+        statuses()
+            .await
+            .contains(&of("lost", WorkerStatus::Running))
+    );
 }
 
 #[tokio::test]
@@ -147,7 +154,9 @@ async fn who_was_not_heard_of_for_a_day_is_forgotten() {
     world.beat(&beat("w2")).await;
     assert_eq!(world.forgotten().await, 0);
     world
-        .execute("UPDATE chat.workers SET last_seen_at = now() - interval '25 hours' WHERE name = 'w1'")
+        .execute(
+            "UPDATE chat.workers SET last_seen_at = now() - interval '25 hours' WHERE name = 'w1'",
+        )
         .await;
     assert_eq!(world.forgotten().await, 1);
     assert_eq!(world.workers().await[0].name, "w2");

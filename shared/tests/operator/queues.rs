@@ -83,8 +83,16 @@ impl World {
 async fn a_pause_is_kept_with_its_reason_and_leaves_a_trail() {
     let world = World::new().await;
     assert!(world.paused().await.is_empty());
-    assert!(world.pause(Priority::Standard, Some("the upstream is down")).await);
-    assert!(!world.pause(Priority::Standard, Some("another reason")).await);
+    assert!(
+        world
+            .pause(Priority::Standard, Some("the upstream is down"))
+            .await
+    );
+    assert!(
+        !world
+            .pause(Priority::Standard, Some("another reason"))
+            .await
+    );
     assert!(!world.resume(Priority::Premium).await);
     assert_eq!(world.paused().await, [Priority::Standard]);
     let queues = world.queues().await;
@@ -174,7 +182,10 @@ async fn depth_and_wait_are_those_of_the_rows() {
     let head = world.send(conversation, "head").await.generation.id;
     world.send(conversation, "waits for the head").await;
     let retry = world.waiting().await;
-    for (id, run_at) in [(head, "- interval '90 seconds'"), (retry, "+ interval '1 hour'")] {
+    for (id, run_at) in [
+        (head, "- interval '90 seconds'"),
+        (retry, "+ interval '1 hour'"),
+    ] {
         let sql = format!("UPDATE chat.generations SET run_at = now() {run_at} WHERE id = '{id}'");
         world.execute(&sql).await;
     }
@@ -214,7 +225,11 @@ async fn the_drain_is_what_was_measured_and_never_a_guess() {
     assert_eq!(drain().await, Some(8.0));
     let standard = &world.queues().await[1];
     assert_eq!(
-        (standard.depth, standard.rate_per_second, standard.eta_seconds),
+        (
+            standard.depth,
+            standard.rate_per_second,
+            standard.eta_seconds
+        ),
         (1, 0.5, Some(0.125))
     );
     let old = format!(
@@ -236,7 +251,9 @@ async fn the_drain_is_what_was_measured_and_never_a_guess() {
     ] {
         world.execute("BEGIN").await;
         world
-            .execute(&format!("UPDATE chat.workers SET {ending} WHERE name = 'fresh'"))
+            .execute(&format!(
+                "UPDATE chat.workers SET {ending} WHERE name = 'fresh'"
+            ))
             .await;
         world.execute("COMMIT").await;
         let load = world.measure().await[&Priority::Standard];

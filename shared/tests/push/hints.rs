@@ -292,10 +292,7 @@ async fn what_is_woken_goes_before_what_waits() {
         .end(&terminal, [(next, Priority::Standard)])
         .await
         .unwrap();
-    assert_eq!(
-        take(&mut stage.world.waiter(), 5).await,
-        [next, stage.id()]
-    );
+    assert_eq!(take(&mut stage.world.waiter(), 5).await, [next, stage.id()]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shared::domain::Priority;
-use shared::queue::Waiter;
+use shared::queue::{Waiter, push_front};
 use shared::store::StoreResult;
 use shared::store::generations::{self, Claim};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -53,7 +53,10 @@ impl Fetcher {
             let Some(places) = stopping.run_until_cancelled(self.free_places()).await else {
                 return;
             };
-            let Some(open) = stopping.run_until_cancelled(self.context.gates.open()).await else {
+            let Some(open) = stopping
+                .run_until_cancelled(self.context.gates.open())
+                .await
+            else {
                 return;
             };
             let Some(fetched) = stopping
@@ -116,8 +119,14 @@ impl Fetcher {
     async fn wait(&self, waiter: &mut Waiter, count: usize, open: &[Priority]) -> Fetched {
         match waiter.wait(count, open).await {
             Ok(None) => Fetched::Nothing,
-            // Paused while the wait went on. The sweep pushes them again when it is resumed.
-            Ok(Some((queue, _))) if !self.context.gates.is_open(queue) => Fetched::Ids(Vec::new()),
+            // Paused while the wait went on: they wait where they were.
+            Ok(Some((queue, ids))) if !self.context.gates.is_open(queue) => {
+                let back = ids.into_iter().rev().map(|id| (id, queue));
+                if let Err(failure) = push_front(&self.context.redis, back).await {
+                    tracing::debug!(%failure, "hints of a paused queue not put back");
+                }
+                Fetched::Ids(Vec::new())
+            }
             Ok(Some((_, ids))) => Fetched::Ids(ids),
             Err(failure) => {
                 tracing::debug!(%failure, "no hints; asking the table");

@@ -35,7 +35,8 @@ impl Gates {
     /// The open queues, once any is.
     pub async fn open(&self) -> Vec<Priority> {
         let mut known = self.open.subscribe();
-        let some_open = |open: &Option<Vec<Priority>>| open.as_ref().is_some_and(|open| !open.is_empty());
+        let some_open =
+            |open: &Option<Vec<Priority>>| open.as_ref().is_some_and(|open| !open.is_empty());
         let found = known.wait_for(some_open).await;
         // The sender is this very struct, so it outlives the wait.
         found.ok().and_then(|open| open.clone()).unwrap_or_default()

@@ -1,8 +1,8 @@
 //! Measuring the queues, once a second for the whole fleet and every API process.
 
 use shared::queue::{self, QueuePace};
-use shared::store::queues::{self, Load};
 use shared::store::StoreResult;
+use shared::store::queues::{self, Load};
 
 use crate::context::Context;
 

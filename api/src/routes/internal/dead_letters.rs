@@ -272,14 +272,18 @@ async fn settle(
         .operator
         .settle(&selection, verdict, &actor(correlation))
         .await?;
-    let settled = done.into_iter().map(|(dead_letter_id, generation_id)| SettledOne {
-        dead_letter_id,
-        generation_id,
-    });
-    let refused = refused.into_iter().map(|(dead_letter_id, refused)| RefusedOne {
-        dead_letter_id,
-        code: problem(refused).code(),
-    });
+    let settled = done
+        .into_iter()
+        .map(|(dead_letter_id, generation_id)| SettledOne {
+            dead_letter_id,
+            generation_id,
+        });
+    let refused = refused
+        .into_iter()
+        .map(|(dead_letter_id, refused)| RefusedOne {
+            dead_letter_id,
+            code: problem(refused).code(),
+        });
     Ok(axum::Json(SettledMany {
         settled: settled.collect(),
         refused: refused.collect(),

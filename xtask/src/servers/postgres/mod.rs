@@ -135,8 +135,8 @@ impl Postgres {
     ) -> anyhow::Result<()> {
         let mut psql = self.psql(database);
         // As `migrate` does: the first line of a migration may ask for none.
-        let text = fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         if !text.starts_with("-- no-transaction") {
             psql.arg("--single-transaction");
         }
