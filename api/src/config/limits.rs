@@ -70,7 +70,7 @@ impl LimitConfig {
             ),
             max_queue_depth: vars.within(
                 "MAX_QUEUE_DEPTH",
-                100_000,
+                50_000,
                 (1, 1_000_000),
                 "generations that may wait in one queue; a message to a full one is answered with 503",
             ),

@@ -163,6 +163,7 @@ mod tests {
             ),
             (200, 100)
         );
+        assert_eq!(config.limits.max_queue_depth, 50_000);
         assert_eq!(config.server.request_timeout, Duration::from_secs(30));
         assert_eq!(config.auth.jwt_secrets.len(), 2);
     }
