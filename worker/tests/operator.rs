@@ -76,6 +76,12 @@ impl Fleet {
         self.commit(self.user, conversation, "hello").await.0.id
     }
 
+    /// The same with a push.
+    async fn pushed(&self) -> Uuid {
+        let conversation = self.conversation().await;
+        self.send(conversation, "hello").await.id
+    }
+
     /// Commits a message in the premium queue, and waits for its reply.
     async fn premium_passes(&self) {
         let id = self.standard().await;
@@ -146,7 +152,7 @@ async fn a_pause_reaches_a_worker_that_hears_no_broadcast() {
     for settings in [&[][..], &WITHOUT_REDIS] {
         let fleet = Fleet::new().await;
         let _worker = fleet.worker_with("w1", settings);
-        assert!(is_completed(&fleet.ended(fleet.standard().await).await));
+        assert!(is_completed(&fleet.ended(fleet.pushed().await).await));
         let operator = fleet.operator();
         operator
             .pause(Priority::Standard, None, &actor())
@@ -155,7 +161,7 @@ async fn a_pause_reaches_a_worker_that_hears_no_broadcast() {
         // Once it knows, a message stays where it is while a later one of another queue is answered.
         let held = fleet
             .until(async || {
-                let id = fleet.standard().await;
+                let id = fleet.pushed().await;
                 fleet.premium_passes().await;
                 fleet.is_untouched(id).await.then_some(id)
             })
@@ -179,8 +185,7 @@ async fn a_fleet_with_every_queue_paused_rests_and_wakes() {
     }
     let _worker = fleet.worker("w1");
     fleet.worker_becomes("w1", WorkerStatus::Running).await;
-    let conversation = fleet.conversation().await;
-    let held = fleet.send(conversation, "hello").await.id;
+    let held = fleet.pushed().await;
     assert!(fleet.is_untouched(held).await);
     for queue in Priority::ALL {
         operator.resume(*queue, &actor()).await.unwrap();

@@ -83,10 +83,11 @@ pub async fn loads(tx: &mut OperatorTx, at_most: Duration) -> StoreResult<Vec<Lo
     .fetch_all(tx.conn())
     .await?;
     let loads: Vec<Load> = rows.into_iter().map(Load::from).collect();
-    if loads.iter().any(|load| load.age > at_most) {
-        return measured(tx.conn()).await;
+    if loads.iter().all(|load| load.age <= at_most) {
+        return Ok(loads);
     }
-    Ok(loads)
+    let fresh = measured(tx.conn()).await?;
+    Ok(if fresh.is_empty() { loads } else { fresh })
 }
 
 /// A queue whose oldest has waited for longer than rates are measured over was never empty
@@ -94,10 +95,13 @@ pub async fn loads(tx: &mut OperatorTx, at_most: Duration) -> StoreResult<Vec<Lo
 /// spare, and what it ended says how much was asked of it, not how much it could have done.
 ///
 /// The depths are counted from the index of ready rows; no row of a finished generation is read.
+/// Queues that somebody else measures at this moment are left to them.
 async fn measured(connection: &mut PgConnection) -> StoreResult<Vec<Load>> {
     let rows = sqlx::query_as!(
         LoadRow,
-        r#"WITH fleet AS MATERIALIZED (
+        r#"WITH open AS MATERIALIZED (
+               SELECT q.name FROM chat.queues q FOR UPDATE SKIP LOCKED
+           ), fleet AS MATERIALIZED (
                SELECT count(*)::integer AS workers,
                       -- Those that have not ended anything yet are taken to be as quick as the others.
                       sum(w.capacity) * sum(w.concurrency)
@@ -113,7 +117,7 @@ async fn measured(connection: &mut PgConnection) -> StoreResult<Vec<Load>> {
                        ORDER BY g.run_at, g.id LIMIT 1) AS oldest_due_at,
                       COALESCE((SELECT sum((w.rates ->> p.name)::float8) FROM chat.workers w
                                 WHERE w.stopped_at IS NULL AND w.last_seen_at > now() - w.lease), 0) AS rate
-               FROM unnest(ARRAY['premium', 'standard', 'background']) AS p (name)
+               FROM open p
            )
            UPDATE chat.queues q
            SET depth = l.depth, oldest_due_at = l.oldest_due_at, rate = l.rate, workers = f.workers,

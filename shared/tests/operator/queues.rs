@@ -313,3 +313,32 @@ async fn the_api_role_reaches_neither_queues_nor_workers() {
         assert_eq!(refused.code, "42501", "{statement}");
     }
 }
+
+/// Replicas and workers measure when they please, and none waits for another.
+#[tokio::test]
+async fn a_queue_that_somebody_else_measures_is_left_to_them() {
+    let world = World::new().await;
+    world.measure().await;
+    world.waiting().await;
+    let mut other = world.env.session().await;
+    other
+        .run("BEGIN; UPDATE chat.queues SET depth = 7 WHERE name = 'standard'")
+        .await
+        .unwrap();
+    let loads = world.measure().await;
+    assert_eq!(loads.len(), 2);
+    assert!(!loads.contains_key(&Priority::Standard));
+    other.run("UPDATE chat.queues SET depth = 7").await.unwrap();
+    let view = view(&world);
+    let mut tx = look(&view).await;
+    let old = queues::loads(&mut tx, Duration::ZERO).await.unwrap();
+    assert_eq!(
+        old.len(),
+        3,
+        "what was measured last is better than nothing"
+    );
+    assert!(old.iter().all(|load| load.depth == 0), "{old:?}");
+    drop(tx);
+    other.run("COMMIT").await.unwrap();
+    assert_eq!(world.measure().await[&Priority::Standard].depth, 1);
+}

@@ -42,7 +42,7 @@ async fn renew_once(
 }
 
 /// Signs the register of workers.
-pub(crate) async fn beat(context: &Context, tx: &mut SweepTx) -> StoreResult<()> {
+async fn beat(context: &Context, tx: &mut SweepTx) -> StoreResult<()> {
     let score = context.tally.score();
     let settings = &context.config.queue;
     let places = f64::from(settings.concurrency);
