@@ -16,6 +16,7 @@ use shared::config::Vars;
 use shared::domain::{FleetWorker, GenerationStatus, Priority, WorkerStatus};
 use shared::models::ModelsConfig;
 use shared::operator::Operator;
+use shared::queue;
 use shared::redis::{Redis, RedisConfig};
 use shared::store::ServingRole;
 use shared::store::audit::Actor;
@@ -358,4 +359,36 @@ fn a_terminal_must_say_which() {
     refuses("replay --code internal --limit 0");
     refuses("dead-letters --limit 1001");
     refuses("pause everything");
+}
+
+/// What waits in a long list was not lost, and would be in it twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_list_is_not_made_longer() {
+    let fleet = Fleet::new().await;
+    // The only place is taken, so nothing leaves the list.
+    let _worker = fleet.worker_with("w1", &[("WORKER_CONCURRENCY", "1")]);
+    let busy = fleet.conversation().await;
+    let busy = fleet.send(busy, "[[sim:hold=3]] go on").await.id;
+    fleet.streaming(busy).await;
+    let others = || (0..500).map(|_| (Uuid::new_v4(), Priority::Standard));
+    queue::push_back(&fleet.redis, others()).await.unwrap();
+    let waits = fleet.standard().await;
+    let old = format!(
+        "UPDATE chat.generations SET run_at = now() - interval '1 minute' WHERE id = '{waits}'"
+    );
+    fleet.env.execute(&old).await;
+    let pushed =
+        format!("SELECT (pushed_at IS NOT NULL)::text FROM chat.generations WHERE id = '{waits}'");
+    let is_pushed = async || fleet.env.value(&pushed).await.as_deref() == Some("true");
+    // A measurement ends a pass of the sweep: two of them enclose a whole one.
+    let measured = "SELECT min(measured_at) FROM chat.queues";
+    for _ in 0..3 {
+        let before = fleet.env.value(measured).await;
+        fleet
+            .until(async || (fleet.env.value(measured).await != before).then_some(()))
+            .await;
+    }
+    assert!(!is_pushed().await, "pushed into a list of 500");
+    fleet.env.wipe_redis().await;
+    fleet.until(async || is_pushed().await.then_some(())).await;
 }
