@@ -2,8 +2,9 @@
 //! accepted.
 //!
 //! Each process learns it once a second, from Postgres; a request only compares two numbers. What was
-//! accepted here since the last measurement is added, less what the fleet took meanwhile. Where
-//! nothing is known, because the database is away, everything passes: accepting will say why it fails.
+//! accepted here since the last measurement is added, less what the fleet took meanwhile; what is
+//! accepted while the measurement is made may count twice, so that it counts at all. Where nothing is
+//! known, because the database is away, everything passes: accepting will say why it fails.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,10 +22,8 @@ use crate::error::{Code, Problem, Result};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The workers measure every second. Older than this, nobody has, and this process does it.
 const FRESH: Duration = Duration::from_millis(2_500);
-/// Accepted messages are counted together for so long.
-const BUCKET: Duration = Duration::from_millis(50);
-/// Counts kept; the oldest are older than any measurement that is still believed.
-const BUCKETS: usize = 128;
+/// More than one process can accept between two measurements.
+const MOST_ACCEPTED: usize = 100_000;
 /// A client that is refused is asked to come back after at least and at most so many seconds.
 const RETRY_AFTER: (f64, f64) = (1.0, 60.0);
 /// And after so many when nobody knows how quickly the queue empties.
@@ -42,7 +41,8 @@ pub struct Backlog {
 struct Seen {
     load: Load,
     at: Instant,
-    accepted: VecDeque<(Instant, u64)>,
+    /// At most [`MOST_ACCEPTED`]; the oldest go first.
+    accepted: VecDeque<Instant>,
 }
 
 impl Backlog {
@@ -67,7 +67,10 @@ impl Backlog {
         };
         let depth = seen.depth(now);
         if depth < self.max {
-            seen.accept(now);
+            seen.accepted.push_back(now);
+            if seen.accepted.len() > MOST_ACCEPTED {
+                seen.accepted.pop_front();
+            }
             return Ok(());
         }
         metrics::counter!(shared::metrics::OVERLOADED, "priority" => queue.as_str()).increment(1);
@@ -75,11 +78,12 @@ impl Backlog {
         Err(Problem::of(Code::Overloaded).with_header(http::header::RETRY_AFTER, retry_after))
     }
 
-    fn learn(&self, loads: Vec<Load>) {
+    /// Takes over what was measured, as it was when this process asked for it.
+    fn learn(&self, loads: Vec<Load>, asked: Instant) {
         let now = Instant::now();
         let mut queues = self.lock();
         for load in loads {
-            let at = now.checked_sub(load.age).unwrap_or(now);
+            let at = asked.checked_sub(load.age).unwrap_or(asked);
             let known = queues.remove(&load.queue);
             let is_full = u64::try_from(load.depth).unwrap_or(0) >= self.max;
             let was_full = known
@@ -89,7 +93,7 @@ impl Backlog {
                 tracing::warn!(queue = %load.queue, depth = load.depth, "the queue is full");
             }
             let mut accepted = known.map(|seen| seen.accepted).unwrap_or_default();
-            accepted.retain(|(counted, _)| *counted >= at);
+            accepted.retain(|accepted| *accepted >= at);
             queues.insert(load.queue, Seen { load, at, accepted });
         }
     }
@@ -102,7 +106,7 @@ impl Backlog {
 impl Seen {
     fn depth(&self, now: Instant) -> u64 {
         let measured = u64::try_from(self.load.depth).unwrap_or(0);
-        let accepted: u64 = self.accepted.iter().map(|(_, count)| count).sum();
+        let accepted = self.accepted.len() as u64;
         let taken = match self.load {
             Load { workers: 0, .. } | Load { paused: true, .. } => 0.0,
             Load {
@@ -112,16 +116,6 @@ impl Seen {
             Load { drain: None, .. } => return measured,
         };
         measured + accepted.saturating_sub(taken as u64)
-    }
-
-    fn accept(&mut self, now: Instant) {
-        match self.accepted.back_mut() {
-            Some((at, count)) if now - *at < BUCKET => *count += 1,
-            _ => self.accepted.push_back((now, 1)),
-        }
-        if self.accepted.len() > BUCKETS {
-            self.accepted.pop_front();
-        }
     }
 
     /// Seconds until so many have left the queue.
@@ -139,10 +133,11 @@ impl Seen {
 pub async fn watch(operator: Operator, backlog: std::sync::Arc<Backlog>) {
     let mut known = true;
     loop {
+        let asked = Instant::now();
         match look(&operator).await {
             Ok(loads) => {
                 known = true;
-                backlog.learn(loads);
+                backlog.learn(loads, asked);
             }
             Err(error) => {
                 if known {
@@ -205,18 +200,18 @@ mod tests {
     #[test]
     fn a_queue_that_nobody_empties_takes_what_there_is_room_for() {
         let backlog = Backlog::new(10);
-        backlog.learn(vec![load(7)]);
+        backlog.learn(vec![load(7)], Instant::now());
         assert_eq!(admitted(&backlog, 9), 3);
         // Another queue has room of its own.
         let premium = Load {
             queue: Priority::Premium,
             ..load(9)
         };
-        backlog.learn(vec![premium]);
+        backlog.learn(vec![premium], Instant::now());
         assert!(backlog.admit(Priority::Premium).is_ok());
         assert!(backlog.admit(Priority::Premium).is_err());
         assert_eq!(admitted(&backlog, 1), 0);
-        backlog.learn(vec![load(9)]);
+        backlog.learn(vec![load(9)], Instant::now());
         assert_eq!(
             admitted(&backlog, 5),
             1,
@@ -227,13 +222,13 @@ mod tests {
     #[test]
     fn what_was_accepted_after_the_measurement_counts_and_what_was_before_does_not() {
         let backlog = Backlog::new(10);
-        backlog.learn(vec![load(0)]);
+        backlog.learn(vec![load(0)], Instant::now());
         assert_eq!(admitted(&backlog, 4), 4);
         let old = Load {
             age: Duration::from_secs(60),
             ..load(0)
         };
-        backlog.learn(vec![old]);
+        backlog.learn(vec![old], Instant::now());
         assert_eq!(admitted(&backlog, 20), 6, "it does not hold the four");
     }
 
@@ -247,13 +242,13 @@ mod tests {
             age: Duration::from_secs(seconds),
             ..load(5)
         };
-        backlog.learn(vec![at_work(None, false, 0)]);
+        backlog.learn(vec![at_work(None, false, 0)], Instant::now());
         assert_eq!(admitted(&backlog, 50), 50, "nobody knows what it can take");
         let backlog = Backlog::new(10);
-        backlog.learn(vec![at_work(Some(2.0), false, 10)]);
+        backlog.learn(vec![at_work(Some(2.0), false, 10)], Instant::now());
         assert_eq!(admitted(&backlog, 50), 25, "twenty were taken meanwhile");
         let backlog = Backlog::new(10);
-        backlog.learn(vec![at_work(Some(2.0), true, 10)]);
+        backlog.learn(vec![at_work(Some(2.0), true, 10)], Instant::now());
         assert_eq!(
             admitted(&backlog, 50),
             5,
@@ -279,7 +274,7 @@ mod tests {
                 workers,
                 ..load(depth)
             };
-            backlog.learn(vec![full]);
+            backlog.learn(vec![full], Instant::now());
             assert_eq!(retry_after(&backlog), expected, "{full:?}");
         }
     }
