@@ -392,3 +392,31 @@ async fn a_long_list_is_not_made_longer() {
     fleet.env.wipe_redis().await;
     fleet.until(async || is_pushed().await.then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_title_that_failed_is_made_after_all() {
+    let fleet = Fleet::new().await;
+    let operator = fleet.operator();
+    operator
+        .pause(Priority::Background, None, &actor())
+        .await
+        .unwrap();
+    let _worker = fleet.worker("w1");
+    let conversation = fleet.conversation().await;
+    let sent = fleet.send(conversation, "hello").await;
+    assert!(is_completed(&fleet.ended(sent.id).await));
+    let fail = "UPDATE chat.generations SET status = 'failed', error_code = 'internal', finished_at = now()
+                WHERE kind = 'title' AND status = 'queued'";
+    fleet.env.execute(fail).await;
+    fleet.terminal("resume background").await;
+    let replayed = fleet
+        .terminal("replay --code internal --kind title")
+        .await
+        .text;
+    assert!(replayed.contains("replayed 1, left alone 0"), "{replayed}");
+    let titled = "SELECT count(*)::text FROM chat.conversations WHERE NOT title_is_default";
+    fleet
+        .until(async || (fleet.env.value(titled).await.as_deref() == Some("1")).then_some(()))
+        .await;
+    fleet.check_invariants().await;
+}
