@@ -64,7 +64,8 @@ pub enum RedisFailure {
 
 impl RedisFailure {
     /// Whether the server answered, with an error of its own.
-    pub(crate) fn is_answer(&self) -> bool {
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
         matches!(self, Self::Command(error) if error.code().is_some() && !error.is_io_error())
     }
 }

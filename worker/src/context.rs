@@ -10,7 +10,7 @@ use shared::store::Db;
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
-use crate::jobs::Calls;
+use crate::jobs::{Calls, Replies};
 use crate::queue::{Gates, Running, Tally};
 use crate::upstream::Client;
 
@@ -41,6 +41,8 @@ pub struct Context {
     pub pace: Pace,
     /// Upstream calls that the ledger does not know yet.
     pub calls: Calls,
+    /// Where finished replies are stored.
+    pub replies: Replies,
 }
 
 /// Moving averages of how long models take.

@@ -37,13 +37,17 @@ pub async fn run(
 /// apalis polls all its handlers from one task; a task of our own per job uses every core.
 async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle>) {
     let context = Arc::clone(&context);
-    let Job { claim, permit } = job;
+    let Job {
+        claim,
+        history,
+        permit,
+    } = job;
     let claim = Arc::new(claim);
     let work = {
         let (context, claim) = (Arc::clone(&context), Arc::clone(&claim));
         lifecycle.spawn(async move {
             let _counted = context.tally.begin(claim.priority);
-            jobs::run(&context, &claim).await;
+            jobs::run(&context, &claim, history).await;
         })
     };
     if let Err(error) = work.await {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::context::{Context, Pace};
-use crate::jobs::{Calls, note_calls};
+use crate::jobs::{Calls, Replies, note_calls, store_replies};
 use crate::queue::{
     AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
 };
@@ -35,7 +35,8 @@ pub async fn run(
     clock: Clock,
     lifecycle: Lifecycle,
 ) -> anyhow::Result<ExitCode> {
-    let context = Arc::new(build(config, clock)?);
+    let (replies, waiting) = Replies::new();
+    let context = Arc::new(build(config, clock, replies)?);
     tracing::info!(
         worker.id = context.worker_id,
         concurrency = context.config.queue.concurrency,
@@ -53,6 +54,10 @@ pub async fn run(
     background.run(
         "ledger",
         until(&background, note_calls(Arc::clone(&context))),
+    );
+    background.run(
+        "store",
+        until(&background, store_replies(context.db.clone(), waiting)),
     );
     background.run("renew", until(&background, renew(Arc::clone(&context))));
     background.run(
@@ -109,7 +114,7 @@ pub async fn run(
     })
 }
 
-fn build(config: WorkerConfig, clock: Clock) -> anyhow::Result<Context> {
+fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result<Context> {
     let db =
         Db::connect_lazy(&config.db, ServingRole::Worker).context("failed to use DATABASE_URL")?;
     let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
@@ -129,6 +134,7 @@ fn build(config: WorkerConfig, clock: Clock) -> anyhow::Result<Context> {
         tally: Tally::default(),
         pace: Pace::default(),
         calls: Calls::default(),
+        replies,
     })
 }
 

@@ -24,6 +24,14 @@ super::named_enum! {
     }
 }
 
+impl GenerationKind {
+    /// Whether it answers a message of the person, and so sees what was said before.
+    #[must_use]
+    pub const fn answers(self) -> bool {
+        matches!(self, Self::Reply | Self::Regenerate | Self::Support)
+    }
+}
+
 super::named_enum! {
     /// Where a generation is in its life.
     pub enum GenerationStatus {

@@ -111,7 +111,7 @@ impl Db {
     /// # Errors
     /// When no connection can be had.
     pub async fn user(&self, user_id: Uuid) -> StoreResult<UserTx> {
-        let begin = format!("BEGIN; SELECT set_config('app.current_user_id', '{user_id}', true)");
+        let begin = format!("BEGIN; SET LOCAL app.current_user_id = '{user_id}'");
         Ok(UserTx {
             tx: self.begin(&begin).await?,
             user_id,
@@ -148,7 +148,7 @@ impl Db {
     /// When no connection can be had.
     pub async fn user_async(&self, user_id: Uuid) -> StoreResult<UserTx> {
         let begin = format!(
-            "BEGIN; SELECT set_config('app.current_user_id', '{user_id}', true); SET LOCAL synchronous_commit = off"
+            "BEGIN; SET LOCAL app.current_user_id = '{user_id}'; SET LOCAL synchronous_commit = off"
         );
         Ok(UserTx {
             tx: self.begin(&begin).await?,

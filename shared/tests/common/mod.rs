@@ -17,7 +17,7 @@ use shared::redis::Redis;
 use shared::store::generations::{
     self, Accepted, Claim, Concurrency, Finish, Finished, NewGeneration, NewMessage, Regenerated,
 };
-use shared::store::messages::{self, History};
+use shared::store::messages::{self, History, HistoryOf};
 use shared::store::{Db, ServingRole, StoreResult, conversations};
 use shared::testing::{Session, TestEnv};
 use tokio::sync::Mutex;
@@ -207,36 +207,50 @@ impl World {
     }
 
     pub(crate) async fn finish(&self, claim: &Claim, content: &str) -> Finished {
-        self.finish_with(claim.user_id, claim.id, claim.token, content, false)
+        self.finish_with(claim.id, claim.token, content, false)
             .await
     }
 
+    /// As a worker does it: together with others, and alone where that did not store it.
     pub(crate) async fn finish_with(
         &self,
-        user: Uuid,
         id: Uuid,
         token: Uuid,
         content: &str,
         incomplete: bool,
     ) -> Finished {
+        let finish = self.finishing(id, token, content, incomplete);
+        let mut tx = self.worker.sweep().await.unwrap();
+        let together = generations::finish_many(&mut tx, &[&finish]).await.unwrap();
+        let finished = match together.into_iter().next().unwrap() {
+            Some(finished) => finished,
+            None => generations::finish(&mut tx, &finish).await.unwrap(),
+        };
+        tx.commit().await.unwrap();
+        finished
+    }
+
+    pub(crate) fn finishing(
+        &self,
+        id: Uuid,
+        token: Uuid,
+        content: &str,
+        incomplete: bool,
+    ) -> Finish {
         let now = self.clock.now();
         let reply_id = id::new_after(now, Some(id));
-        let mut tx = self.worker.user(user).await.unwrap();
-        let finish = Finish {
+        Finish {
             id,
             token,
             reply_id,
             usage_id: id::new(now),
             title_generation_id: id::new_after(now, Some(reply_id)),
-            content,
+            content: content.to_owned(),
             incomplete,
-            usage: &usage(),
+            usage: usage(),
             first_token_ms_ago: Some(100),
-            metadata: &serde_json::json!({}),
-        };
-        let finished = generations::finish(&mut tx, &finish).await.unwrap();
-        tx.commit().await.unwrap();
-        finished
+            metadata: serde_json::json!({}),
+        }
     }
 
     /// Claims the generation and stores a reply. Returns the reply.
@@ -264,10 +278,15 @@ impl World {
         user_message_id: Uuid,
         budget: i64,
     ) -> History {
-        let mut tx = self.worker.user(self.user).await.unwrap();
-        messages::history(&mut tx, conversation_id, user_message_id, budget)
-            .await
-            .unwrap()
+        let of = HistoryOf {
+            user_id: self.user,
+            conversation_id,
+            user_message_id,
+        };
+        let mut tx = self.worker.sweep().await.unwrap();
+        let mut histories = messages::histories(&mut tx, &[of], budget).await.unwrap();
+        assert_eq!(histories.len(), 1);
+        histories.remove(0)
     }
 
     /// The generation with its reply.

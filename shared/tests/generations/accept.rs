@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use shared::clock::Clock;
 use shared::store::generations::{self, Accepted, Concurrency, Regenerated};
 use shared::store::messages::Cursor;
 use shared::store::{conversations, messages};
-use shared::{clock::Clock, id};
 use time::Duration;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -228,20 +228,8 @@ async fn what_waited_for_the_end_of_its_predecessor_is_head() {
         let claim = world
             .claim_one(world.send(conversation, "next").await.generation.id)
             .await;
-        let mut tx = world.worker.user(world.user).await.unwrap();
-        let now = world.clock.now();
-        let finish = generations::Finish {
-            id: claim.id,
-            token: claim.token,
-            reply_id: id::new_after(now, Some(claim.id)),
-            usage_id: id::new(now),
-            title_generation_id: id::new(now),
-            content: "done",
-            incomplete: false,
-            usage: &crate::common::usage(),
-            first_token_ms_ago: None,
-            metadata: &serde_json::json!({}),
-        };
+        let mut tx = world.worker.sweep().await.unwrap();
+        let finish = world.finishing(claim.id, claim.token, "done", false);
         let finished = generations::finish(&mut tx, &finish).await.unwrap();
         assert!(matches!(
             finished,

@@ -135,10 +135,9 @@ impl<'a> Subject<'a> {
     }
 
     async fn finish(&self, incomplete: bool) -> String {
-        let user = self.world.user;
         match self
             .world
-            .finish_with(user, self.id, self.token, "the reply", incomplete)
+            .finish_with(self.id, self.token, "the reply", incomplete)
             .await
         {
             Finished::Stored { .. } => "stored".to_owned(),

@@ -12,3 +12,4 @@ mod machine;
 mod race;
 mod random;
 mod titles;
+mod together;

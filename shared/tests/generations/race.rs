@@ -185,10 +185,7 @@ async fn step(
             }
         }
         8 | 9 => {
-            if let Finished::Stored { .. } = world
-                .finish_with(world.user, mine, token, "reply", false)
-                .await
-            {
+            if let Finished::Stored { .. } = world.finish_with(mine, token, "reply", false).await {
                 *answers.replies.entry(mine).or_default() += 1;
             }
         }

@@ -153,9 +153,7 @@ impl Play<'_> {
             }
             Act::Finish(worker) => {
                 let token = self.beliefs[worker].token;
-                let finished = world
-                    .finish_with(world.user, id, token, "reply", false)
-                    .await;
+                let finished = world.finish_with(id, token, "reply", false).await;
                 prop_assert_eq!(
                     matches!(finished, Finished::Stored { .. }),
                     self.holds(worker)

@@ -189,11 +189,14 @@ async fn postgres_15_will_do() {
     );
     assert_eq!(maintenance::ensure_partitions(&mut tx).await.unwrap(), 0);
     tx.commit().await.unwrap();
-    let mut tx = worker.user(user).await.unwrap();
-    let history = messages::history(&mut tx, conversation, user_message.id, 1_000)
-        .await
-        .unwrap();
-    assert_eq!(history.messages.len(), 1);
+    let mut tx = worker.sweep().await.unwrap();
+    let of = messages::HistoryOf {
+        user_id: user,
+        conversation_id: conversation,
+        user_message_id: user_message.id,
+    };
+    let histories = messages::histories(&mut tx, &[of], 1_000).await.unwrap();
+    assert_eq!(histories[0].messages.len(), 1);
     let now = clock.now();
     let reply_id = id::new_after(now, Some(generation.id));
     let finish = generations::Finish {
@@ -202,11 +205,11 @@ async fn postgres_15_will_do() {
         reply_id,
         usage_id: id::new(now),
         title_generation_id: id::new_after(now, Some(reply_id)),
-        content: "hello to you",
+        content: "hello to you".to_owned(),
         incomplete: false,
-        usage: &crate::common::usage(),
+        usage: crate::common::usage(),
         first_token_ms_ago: None,
-        metadata: &serde_json::json!({}),
+        metadata: serde_json::json!({}),
     };
     let finished = generations::finish(&mut tx, &finish).await.unwrap();
     assert!(matches!(finished, generations::Finished::Stored { .. }));

@@ -203,13 +203,24 @@ async fn nobody_reaches_a_neighbours_rows() {
     assert_eq!(
         through,
         [
+            "attempts GIVE",
             "attempts INSERT",
+            "attempts SELECT",
+            "attempts UPDATE",
+            "conversations GIVE",
+            "conversations SELECT",
+            "conversations UPDATE",
             "generations GIVE",
             "generations INSERT",
             "generations SELECT",
             "generations UPDATE",
             "idempotency_keys DELETE",
             "idempotency_keys SELECT",
+            "messages GIVE",
+            "messages INSERT",
+            "messages SELECT",
+            "messages UPDATE",
+            "usage_tracking INSERT",
         ]
     );
 }

@@ -38,10 +38,6 @@ async fn a_worker_that_runs_as_a_person_sees_that_person_only() {
             .await
             .unwrap();
         assert!(page.is_empty());
-        let history = messages::history(&mut tx, theirs, sent.message.id, 1_000)
-            .await
-            .unwrap();
-        assert!(history.messages.is_empty());
         assert!(
             !generations::lock_conversation(&mut tx, theirs)
                 .await
@@ -53,10 +49,11 @@ async fn a_worker_that_runs_as_a_person_sees_that_person_only() {
         tx.commit().await.unwrap();
     }
     // With the neighbour's own token, but in somebody else's name.
-    let finished = world
-        .finish_with(world.user, claim.id, claim.token, "stolen", false)
-        .await;
-    assert!(matches!(finished, generations::Finished::Fenced));
+    let mut tx = world.worker.user(world.user).await.unwrap();
+    let code = shared::domain::FailureCode::Internal;
+    let failed = generations::fail(&mut tx, claim.id, claim.token, code, "stolen").await;
+    assert!(matches!(failed, Ok(generations::Failed::Fenced)));
+    tx.commit().await.unwrap();
     let status = world.value("SELECT status FROM chat.generations").await;
     assert_eq!(status, "in_progress");
     assert_eq!(world.value("SELECT count(*) FROM chat.messages").await, "1");

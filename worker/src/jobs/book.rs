@@ -77,12 +77,18 @@ impl<'a> Book<'a> {
         &self.text
     }
 
-    /// Books the call that gave the answer, in the transaction that stores it.
+    /// The call that gave the answer, to be booked in the transaction that stores it.
+    pub(super) fn answered(&self, wasted: bool) -> Option<CallEnded> {
+        let (id, record) = self.answered.as_ref()?;
+        Some(ended(self.claim, self.operation, *id, record, wasted))
+    }
+
+    /// Books it.
     pub(super) async fn book_answer(&self, tx: &mut UserTx, wasted: bool) -> StoreResult<()> {
-        let Some((id, record)) = &self.answered else {
-            return Ok(());
-        };
-        ledger::ended(tx, &ended(self.claim, self.operation, *id, record, wasted)).await
+        match self.answered(wasted) {
+            Some(call) => ledger::ended(tx, &call).await,
+            None => Ok(()),
+        }
     }
 
     /// Books what was spent for nothing: the answer came, but somebody else owns the row.
@@ -109,11 +115,11 @@ impl<'a> Book<'a> {
     }
 
     /// Books the call that is being dropped: what it cost is unknown.
-    pub(super) async fn book_dropped(&mut self, reason: &str) {
+    pub(super) async fn book_dropped(&mut self, reason: &'static str) {
         let Some(call) = self.call.take() else { return };
         self.context.calls.ended(call.id);
         let row = CallEnded {
-            started: started(self.claim, self.operation, &call),
+            started: started(self.claim, self.operation, call),
             model_served: None,
             outcome: reason,
             prompt_tokens: None,
@@ -231,38 +237,38 @@ impl Progress for Book<'_> {
     }
 }
 
-fn started<'a>(claim: &Claim, operation: &'static str, call: &'a OpenCall) -> CallStarted<'a> {
+fn started(claim: &Claim, operation: &'static str, call: OpenCall) -> CallStarted {
     CallStarted {
         id: call.id,
         generation_id: claim.id,
         attempt: claim.attempt,
         operation,
-        key_label: &call.key_label,
-        model_asked: &call.model.name,
-        upstream_id: call.upstream_id.as_deref(),
+        key_label: call.key_label,
+        model_asked: call.model.name,
+        upstream_id: call.upstream_id,
         started_at: call.started_at,
     }
 }
 
-fn ended<'a>(
+fn ended(
     claim: &Claim,
     operation: &'static str,
     id: Uuid,
-    record: &'a CallRecord,
+    record: &CallRecord,
     wasted: bool,
-) -> CallEnded<'a> {
+) -> CallEnded {
     CallEnded {
         started: CallStarted {
             id,
             generation_id: claim.id,
             attempt: claim.attempt,
             operation,
-            key_label: &record.key_label,
-            model_asked: &record.model.name,
-            upstream_id: record.upstream_id.as_deref(),
+            key_label: record.key_label.clone(),
+            model_asked: record.model.name.clone(),
+            upstream_id: record.upstream_id.clone(),
             started_at: record.started_at,
         },
-        model_served: record.model_served.as_deref(),
+        model_served: record.model_served.clone(),
         outcome: record.error.map_or("completed", ErrorClass::as_str),
         prompt_tokens: record
             .usage
@@ -273,7 +279,7 @@ fn ended<'a>(
             .as_ref()
             .map(|usage| tokens(usage.completion_tokens)),
         cost_credits: record.usage.as_ref().and_then(|usage| usage.cost),
-        usage: record.usage.as_ref().and_then(|usage| usage.raw.as_deref()),
+        usage: record.usage.as_ref().and_then(|usage| usage.raw.clone()),
         wasted,
         first_token_at: record.first_token_at,
         finished_at: record.finished_at,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shared::domain::EventType;
+use shared::domain::{Event, EventType};
 use shared::push::LogWriter;
-use shared::store::generations::Claim;
+use shared::store::generations::{Claim, Next};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -39,7 +39,7 @@ pub(super) fn writer(context: &Context, claim: &Claim) -> LogWriter {
     )
 }
 
-/// Writes notes until their sender is gone. The last text is left for the terminal event's round
+/// Sends what the log holds already, then writes notes until their sender is gone. The last text is left for the terminal event's round
 /// trip, so that a reply that came at once costs one.
 pub(super) async fn write(
     log: &mut LogWriter,
@@ -49,6 +49,7 @@ pub(super) async fn write(
     let mut text = String::new();
     let mut due: Option<Instant> = None;
     let mut coalesce = COALESCE_FIRST;
+    log.flush().await;
     loop {
         let note = match due {
             None => notes.recv().await,
@@ -85,6 +86,25 @@ pub(super) async fn write(
         }
     }
     push_text(log, &mut text);
+}
+
+/// Ends the log and wakes what may run next. Tried again after a moment's silence of Redis, which
+/// the listeners' side need not have noticed: a client of theirs would wait for ever. Redis away for
+/// longer is noticed there, and the event then comes from the row.
+pub(super) async fn end(log: &LogWriter, terminal: &Event, wake: &[Next]) {
+    let mut pauses = [250, 500, 1_000].map(Duration::from_millis).into_iter();
+    let wake = || wake.iter().map(|next| (next.id, next.priority));
+    while let Err(failure) = log.end(terminal, wake()).await {
+        tracing::debug!(generation.id = ?terminal.generation_id, %failure, "end not pushed");
+        // Refused because it is in the log already: only the answer had been lost.
+        if failure.is_answer() {
+            return;
+        }
+        match pauses.next() {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return,
+        }
+    }
 }
 
 fn push_text(log: &mut LogWriter, text: &mut String) {

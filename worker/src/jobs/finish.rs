@@ -1,14 +1,17 @@
-//! Storing a reply: one transaction, then one round trip to tell everybody.
+//! Storing a reply: a transaction shared with others, then one round trip to tell everybody.
+
+use std::sync::Arc;
 
 use serde_json::json;
-use shared::domain::{GenerationStatus, Usage};
+use shared::domain::{Generation, GenerationStatus, Usage};
 use shared::id;
-use shared::push::{Ended, LogWriter};
-use shared::store::StoreResult;
-use shared::store::generations::{self, Claim, Finish, Finished};
+use shared::push::{Ended, LogWriter, terminal_event};
+use shared::store::generations::{self, Claim, Finish, Finished, Next};
+use shared::store::{StoreResult, ledger};
 
 use super::book::{Book, micro_credits, since};
-use super::{attempt, count, persist};
+use super::replies::Reply;
+use super::{attempt, count, events, persist};
 use crate::context::Context;
 use crate::upstream::Answer;
 
@@ -28,35 +31,26 @@ pub(super) async fn store(
     let first_token_ms_ago = answer.first_token_at.map(|at| since(&context.clock, at));
     let metadata = json!({ "model": usage.model, "finish_reason": answer.finish_reason });
     let reply_id = id::new_after(now, Some(claim.id));
-    let finish = Finish {
-        id: claim.id,
-        token: claim.token,
-        reply_id,
-        usage_id: id::new(now),
-        title_generation_id: id::new_after(now, Some(reply_id)),
-        content: &answer.text,
-        incomplete: answer.incomplete,
-        usage: &usage,
-        first_token_ms_ago,
-        metadata: &metadata,
-    };
-    let finished = persist::until_stored(claim, || async {
-        let mut tx = context.db.user(claim.user_id).await?;
-        let finished = generations::finish(&mut tx, &finish).await?;
-        if matches!(finished, Finished::Fenced) {
-            return Ok(
-                if generations::is_finished_by(&mut tx, claim.id, reply_id).await? {
-                    Stored::Before
-                } else {
-                    Stored::Fenced
-                },
-            );
-        }
-        book.book_answer(&mut tx, false).await?;
-        tx.commit().await?;
-        StoreResult::Ok(Stored::Now(finished))
+    let reply = Arc::new(Reply {
+        finish: Finish {
+            id: claim.id,
+            token: claim.token,
+            reply_id,
+            usage_id: id::new(now),
+            title_generation_id: id::new_after(now, Some(reply_id)),
+            content: answer.text.clone(),
+            incomplete: answer.incomplete,
+            usage: usage.clone(),
+            first_token_ms_ago,
+            metadata,
+        },
+        call: book.answered(false),
     });
-    match finished.await {
+    let stored = match context.replies.store(Arc::clone(&reply)).await {
+        Some(finished) => Some(Stored::Now(finished)),
+        None => persist::until_stored(claim, || alone(context, claim, &reply)).await,
+    };
+    match stored {
         Some(Stored::Now(Finished::Stored {
             message,
             next,
@@ -79,16 +73,16 @@ pub(super) async fn store(
                 attempt(claim),
                 context.clock.now(),
             );
-            let wake = next
-                .into_iter()
-                .chain(title)
-                .map(|next| (next.id, next.priority));
-            if let Err(failure) = log.end(&event, wake).await {
-                tracing::debug!(generation.id = %claim.id, %failure, "end not pushed");
+            let wake: Vec<Next> = next.into_iter().chain(title).collect();
+            events::end(log, &event, &wake).await;
+        }
+        Some(Stored::Before(generation)) => {
+            done(context, claim, &usage);
+            // What may run next is found by the sweeps.
+            if let Some(event) = terminal_event(&generation) {
+                events::end(log, &event, &[]).await;
             }
         }
-        // Its event was not sent; readers synthesise it from the row.
-        Some(Stored::Before) => done(context, claim, &usage),
         Some(Stored::Now(Finished::Fenced) | Stored::Fenced) => {
             count("fenced");
             tracing::info!(generation.id = %claim.id, attempt = claim.attempt, "reply discarded: the claim was lost");
@@ -98,9 +92,28 @@ pub(super) async fn store(
     }
 }
 
+/// Stores a reply that was not stored with the others: its rows were locked, the claim was lost, or
+/// the common transaction failed, at worst in its commit.
+async fn alone(context: &Context, claim: &Claim, reply: &Reply) -> StoreResult<Stored> {
+    let mut tx = context.db.sweep().await?;
+    let finished = generations::finish(&mut tx, &reply.finish).await?;
+    if matches!(finished, Finished::Fenced) {
+        drop(tx);
+        let mut tx = context.db.user(claim.user_id).await?;
+        let row = generations::find_with_reply(&mut tx, claim.id).await?;
+        let ours = row.filter(|row| row.assistant_message_id == Some(reply.finish.reply_id));
+        return Ok(ours.map_or(Stored::Fenced, |row| Stored::Before(Box::new(row))));
+    }
+    if let Some(call) = &reply.call {
+        ledger::ended_many(&mut tx, &[call]).await?;
+    }
+    tx.commit().await?;
+    Ok(Stored::Now(finished))
+}
+
 enum Stored {
     Now(Finished),
-    Before,
+    Before(Box<Generation>),
     Fenced,
 }
 

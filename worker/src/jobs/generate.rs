@@ -1,13 +1,10 @@
 //! The main job: a reply to a message.
 
-use std::time::Duration;
-
 use serde_json::json;
 use shared::domain::{EventType, FailureCode};
 use shared::push::LogWriter;
-use shared::store::StoreResult;
 use shared::store::generations::{self, Claim};
-use shared::store::messages::{self, History, HistoryMessage};
+use shared::store::messages::{History, HistoryMessage};
 use tokio::sync::mpsc;
 
 use super::book::Book;
@@ -17,36 +14,18 @@ use crate::prompt::{self, PromptInput, Turn};
 use crate::queue::{AbortReason, RunningJob};
 use crate::upstream::{self, Call, Outcome};
 
-/// Before another attempt when the history could not be read.
-const READ_AGAIN: Duration = Duration::from_secs(1);
-
-pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) {
+pub(super) async fn run(context: &Context, claim: &Claim, history: History, job: &RunningJob<'_>) {
     let mut log = events::writer(context, claim);
     announce(&mut log, claim);
-    let (history, ()) = tokio::join!(history(context, claim), log.flush());
-    let history = match history {
-        Ok(history) if !history.messages.is_empty() => history,
-        Ok(_) => {
-            return give_up(
-                context,
-                claim,
-                FailureCode::Internal,
-                "the message to answer is gone",
-            )
-            .await;
-        }
-        Err(error) => {
-            tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "history not read");
-            return put_back(
-                context,
-                claim,
-                READ_AGAIN,
-                true,
-                "the history could not be read",
-            )
-            .await;
-        }
-    };
+    if history.messages.is_empty() {
+        return give_up(
+            context,
+            claim,
+            FailureCode::Internal,
+            "the message to answer is gone",
+        )
+        .await;
+    }
     let call = call(context, claim, history);
     let (sender, notes) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "completion", sender);
@@ -107,15 +86,6 @@ fn announce(log: &mut LogWriter, claim: &Claim) {
         EventType::InProgress,
         &json!({ "model": model, "attempt": attempt(claim) }),
     );
-}
-
-async fn history(context: &Context, claim: &Claim) -> StoreResult<History> {
-    let Some(user_message_id) = claim.user_message_id else {
-        return Ok(History::default());
-    };
-    let mut tx = context.db.user(claim.user_id).await?;
-    let budget = i64::from(context.config.history_tokens);
-    messages::history(&mut tx, claim.conversation_id, user_message_id, budget).await
 }
 
 fn call(context: &Context, claim: &Claim, history: History) -> Call {

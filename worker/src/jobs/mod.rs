@@ -9,15 +9,18 @@ mod events;
 mod finish;
 mod generate;
 mod persist;
+mod replies;
 mod title;
 
 pub use calls::{Calls, note_calls};
+pub use replies::{Replies, store_replies};
 
 use std::time::Duration;
 
 use shared::domain::{FailureCode, GenerationError, GenerationKind};
 use shared::push::Ended;
 use shared::store::generations::{self, Claim, Failed};
+use shared::store::messages::History;
 
 use crate::context::Context;
 use crate::queue::{AbortReason, RunningJob};
@@ -25,8 +28,8 @@ use crate::queue::{AbortReason, RunningJob};
 /// How long a kind of work that this version does not know waits for a newer worker.
 const FOR_A_NEWER_VERSION: Duration = Duration::from_secs(5);
 
-/// Does the work of a claim.
-pub async fn run(context: &Context, claim: &Claim) {
+/// Does the work of a claim. Only what answers a message has a history.
+pub async fn run(context: &Context, claim: &Claim, history: History) {
     let job = context.running.start(claim.id, claim.token);
     let pickup = (context.clock.now() - claim.queued_at)
         .as_seconds_f64()
@@ -36,7 +39,7 @@ pub async fn run(context: &Context, claim: &Claim) {
     }
     match claim.kind {
         GenerationKind::Reply | GenerationKind::Regenerate => {
-            generate::run(context, claim, &job).await
+            generate::run(context, claim, history, &job).await
         }
         GenerationKind::Title => title::run(context, claim, &job).await,
         GenerationKind::Welcome | GenerationKind::Support => {
@@ -97,12 +100,7 @@ pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode,
         context.clock.now(),
     );
     let log = events::writer(context, claim);
-    if let Err(failure) = log
-        .end(&event, next.map(|next| (next.id, next.priority)))
-        .await
-    {
-        tracing::debug!(generation.id = %claim.id, %failure, "end not pushed");
-    }
+    events::end(&log, &event, next.as_slice()).await;
 }
 
 /// Waits for whichever comes first: the work, or the order to stop it, which drops the work and so

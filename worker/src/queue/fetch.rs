@@ -6,8 +6,9 @@ use std::time::Duration;
 use rand::RngExt as _;
 use shared::domain::Priority;
 use shared::queue::{Waiter, push_front};
-use shared::store::StoreResult;
 use shared::store::generations::{self, Claim};
+use shared::store::messages::{self, History, HistoryOf};
+use shared::store::{StoreResult, SweepTx};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -136,7 +137,7 @@ impl Fetcher {
         }
     }
 
-    async fn claim(&self, what: Take<'_>) -> StoreResult<Vec<Claim>> {
+    async fn claim(&self, what: Take<'_>) -> StoreResult<Vec<(Claim, History)>> {
         let Context {
             db,
             worker_id,
@@ -152,24 +153,57 @@ impl Fetcher {
                 generations::claim_ready(&mut tx, limit, worker_id, lease).await?
             }
         };
+        let budget = i64::from(config.history_tokens);
+        let histories = histories(&mut tx, &claims, budget).await?;
         tx.commit().await?;
-        Ok(claims)
+        Ok(claims.into_iter().zip(histories).collect())
     }
 
     /// Each claim gets one of the places; the rest are free again.
     async fn hand_on(
         &self,
-        claims: Vec<Claim>,
+        claims: Vec<(Claim, History)>,
         mut places: OwnedSemaphorePermit,
     ) -> Result<(), ()> {
-        for claim in claims {
+        for (claim, history) in claims {
             let Some(permit) = places.split(1) else {
                 return Ok(());
             };
-            self.jobs.send(Job { claim, permit }).await.map_err(drop)?;
+            let job = Job {
+                claim,
+                history,
+                permit,
+            };
+            self.jobs.send(job).await.map_err(drop)?;
         }
         Ok(())
     }
+}
+
+/// The histories of those claims that answer a message, in the transaction of the claims: what came
+/// before the message is what a claim that is the oldest of its conversation sees.
+async fn histories(tx: &mut SweepTx, claims: &[Claim], budget: i64) -> StoreResult<Vec<History>> {
+    let wanted = claims.iter().enumerate().filter_map(|(place, claim)| {
+        let user_message_id = claim.user_message_id.filter(|_| claim.kind.answers())?;
+        let of = HistoryOf {
+            user_id: claim.user_id,
+            conversation_id: claim.conversation_id,
+            user_message_id,
+        };
+        Some((place, of))
+    });
+    let (places, wanted): (Vec<usize>, Vec<HistoryOf>) = wanted.unzip();
+    let mut histories = vec![History::default(); claims.len()];
+    if wanted.is_empty() {
+        return Ok(histories);
+    }
+    let found = messages::histories(tx, &wanted, budget).await?;
+    for (place, history) in places.into_iter().zip(found) {
+        if let Some(slot) = histories.get_mut(place) {
+            *slot = history;
+        }
+    }
+    Ok(histories)
 }
 
 enum Fetched {

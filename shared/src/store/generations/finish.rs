@@ -1,4 +1,6 @@
-//! The one transaction that ends an attempt with a result.
+//! The transactions that end an attempt.
+
+use std::collections::HashMap;
 
 use serde_json::Value;
 use sqlx::types::Json;
@@ -8,11 +10,11 @@ use uuid::Uuid;
 use crate::domain::{
     ContentType, FailureCode, GenerationKind, Message, Priority, SenderType, Usage, estimate_tokens,
 };
-use crate::store::{StoreResult, UserTx};
+use crate::store::{StoreResult, SweepTx, UserTx};
 
 /// A reply to store.
 #[derive(Clone, Debug)]
-pub struct Finish<'a> {
+pub struct Finish {
     /// The generation.
     pub id: Uuid,
     /// The token of the attempt that made it.
@@ -24,15 +26,15 @@ pub struct Finish<'a> {
     /// The id of a title's generation, should one be due.
     pub title_generation_id: Uuid,
     /// The text.
-    pub content: &'a str,
+    pub content: String,
     /// Whether the model was cut at its token limit.
     pub incomplete: bool,
     /// What it took.
-    pub usage: &'a Usage,
+    pub usage: Usage,
     /// When the first token came, in milliseconds before now.
     pub first_token_ms_ago: Option<i32>,
     /// What to tell with the reply.
-    pub metadata: &'a Value,
+    pub metadata: Value,
 }
 
 /// The generation to wake next.
@@ -60,96 +62,168 @@ pub enum Finished {
     Fenced,
 }
 
-/// Stores the reply, its usage and the end of the generation, guarded by the token.
-///
-/// # Errors
-/// When the database fails. The outcome of a failed commit is unknown: see [`is_finished_by`].
-pub async fn finish(tx: &mut UserTx, finish: &Finish<'_>) -> StoreResult<Finished> {
-    let user_id = tx.user_id();
-    let usage = finish.usage;
-    let row = sqlx::query!(
-        r#"WITH done AS (
+struct FinishedRow {
+    id: Uuid,
+    conversation_id: Uuid,
+    user_message_id: Option<Uuid>,
+    kind: GenerationKind,
+    now: OffsetDateTime,
+    title_id: Option<Uuid>,
+    next_id: Option<Uuid>,
+    next_priority: Option<Priority>,
+}
+
+/// The rows are locked before they are changed, in a statement's part of its own, so that it can be
+/// said what happens to those that somebody else has locked. Everything about a reply but its text
+/// and cost comes from the locked generation.
+macro_rules! finish_query {
+    ($lock:literal, $finishes:expr) => {{
+        let finishes: &[&Finish] = $finishes;
+        let usage = |of: fn(&Usage) -> i32| -> Vec<i32> {
+            finishes.iter().map(|finish| of(&finish.usage)).collect()
+        };
+        sqlx::query_as!(
+            FinishedRow,
+            r#"WITH mine AS MATERIALIZED (
+               SELECT n.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::boolean[],
+                                      $7::float8[], $8::jsonb[], $9::text[], $10::boolean[], $11::text[],
+                                      $12::jsonb[], $13::integer[], $14::integer[], $15::integer[], $16::integer[],
+                                      $17::integer[], $18::numeric[], $19::integer[])
+                    AS n (id, token, reply_id, usage_id, title_generation_id, incomplete, first_token_ms_ago, usage,
+                          model, free, content, metadata, token_count, prompt_tokens, completion_tokens,
+                          cached_tokens, reasoning_tokens, cost_credits, processing_time_ms)
+               JOIN chat.generations g ON g.id = n.id AND g.claim_token = n.token
+               JOIN chat.conversations c ON c.id = g.conversation_id
+               FOR NO KEY UPDATE OF g, c"# + $lock + r#"
+           ), done AS (
                UPDATE chat.generations g
-               SET status = CASE WHEN $3::boolean THEN 'incomplete' ELSE 'completed' END, claim_token = NULL,
-                   lease_until = NULL, assistant_message_id = $4, finished_at = clock_timestamp(),
-                   first_token_at = clock_timestamp() - $5 * interval '1 millisecond', usage = $6, model = $7,
-                   is_free_model = $8, error_detail = NULL
-               WHERE g.id = $1 AND g.claim_token = $2 AND g.user_id = $9
-               RETURNING g.conversation_id, g.user_message_id, g.kind, g.context_type, g.model_chain, g.max_attempts, g.request_id,
-                         g.traceparent
+               SET status = CASE WHEN n.incomplete THEN 'incomplete' ELSE 'completed' END, claim_token = NULL,
+                   lease_until = NULL, assistant_message_id = n.reply_id, finished_at = clock_timestamp(),
+                   first_token_at = clock_timestamp() - n.first_token_ms_ago * interval '1 millisecond',
+                   usage = n.usage, model = n.model, is_free_model = n.free, error_detail = NULL
+               FROM mine n WHERE g.id = n.id AND g.claim_token = n.token
+               RETURNING g.user_id, g.conversation_id, g.user_message_id, g.kind, g.context_type, g.model_chain,
+                         g.request_id, g.traceparent, n.*
            ), reply AS (
                INSERT INTO chat.messages (id, user_id, conversation_id, sender_type, content, metadata,
                                           parent_message_id, token_count)
-               SELECT $4, $9, d.conversation_id, 'assistant', $10, $11, d.user_message_id, $12 FROM done d
+               SELECT d.reply_id, d.user_id, d.conversation_id, 'assistant', d.content, d.metadata,
+                      d.user_message_id, d.token_count
+               FROM done d
            ), used AS (
                INSERT INTO chat.usage_tracking (id, user_id, conversation_id, generation_id, operation, model,
                                                 prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,
                                                 cost_credits, is_free_model, processing_time_ms)
-               SELECT $13, $9, d.conversation_id, $1, 'completion', $7, $14, $15, $16, $17, $18, $8, $19 FROM done d
+               SELECT d.usage_id, d.user_id, d.conversation_id, d.id, 'completion', d.model, d.prompt_tokens,
+                      d.completion_tokens, d.cached_tokens, d.reasoning_tokens, d.cost_credits, d.free,
+                      d.processing_time_ms
+               FROM done d
            ), conversation AS (
                UPDATE chat.conversations c
-               SET message_count = c.message_count + 1, last_id = GREATEST(c.last_id, $4, $20),
+               SET message_count = c.message_count + 1,
+                   last_id = GREATEST(c.last_id, d.reply_id, d.title_generation_id),
                    last_message_at = now(), last_activity_at = now(), updated_at = now()
                FROM done d WHERE c.id = d.conversation_id
-               RETURNING c.title_is_default AND c.status = 'active' AND d.kind = 'reply' AS untitled
+               RETURNING d.id AS generation_id, c.title_is_default AND c.status = 'active' AND d.kind = 'reply' AS untitled
            ), title AS (
                INSERT INTO chat.generations (id, user_id, conversation_id, kind, context_type, priority, model_chain,
                                              model, is_free_model, stream, user_message_id, max_attempts, deadline_at,
                                              request_id, traceparent)
-               SELECT $20, $9, d.conversation_id, 'title', d.context_type, 'background', d.model_chain, d.model_chain -> 0 ->> 'name',
-                      (d.model_chain -> 0 ->> 'free')::boolean, false, d.user_message_id, 3,
-                      now() + interval '10 minutes', d.request_id, d.traceparent
-               FROM done d, conversation c
+               SELECT d.title_generation_id, d.user_id, d.conversation_id, 'title', d.context_type, 'background',
+                      d.model_chain, d.model_chain -> 0 ->> 'name', (d.model_chain -> 0 ->> 'free')::boolean, false,
+                      d.user_message_id, 3, now() + interval '10 minutes', d.request_id, d.traceparent
+               FROM done d JOIN conversation c ON c.generation_id = d.id
                WHERE c.untitled AND NOT EXISTS (
                    SELECT FROM chat.generations t WHERE t.conversation_id = d.conversation_id AND t.kind = 'title'
                      AND t.status IN ('queued', 'in_progress'))
                RETURNING id
            )
-           SELECT d.conversation_id, d.user_message_id, d.kind AS "kind: GenerationKind",
-                  now() AS "now!: OffsetDateTime",
-                  (SELECT t.id FROM title t) AS title_id, n.id AS "next_id?", n.priority AS "next_priority?: Priority"
-           FROM done d LEFT JOIN LATERAL (
+           SELECT d.id AS "id!", d.conversation_id, d.user_message_id, d.kind AS "kind: GenerationKind",
+                  now() AS "now!: OffsetDateTime", t.id AS "title_id?", n.id AS "next_id?",
+                  n.priority AS "next_priority?: Priority"
+           FROM done d LEFT JOIN title t ON t.id = d.title_generation_id
+           LEFT JOIN LATERAL (
                SELECT q.id, q.priority FROM chat.generations q
                WHERE q.conversation_id = d.conversation_id AND q.status IN ('queued', 'in_progress')
-                 AND q.kind <> 'title' AND q.id <> $1
+                 AND q.kind <> 'title' AND q.id <> d.id
                ORDER BY q.id LIMIT 1
            ) n ON true"#,
-        finish.id,
-        finish.token,
-        finish.incomplete,
-        finish.reply_id,
-        finish.first_token_ms_ago.map(f64::from),
-        Json(usage) as _,
-        usage.model,
-        usage.is_free_model,
-        user_id,
-        finish.content,
-        finish.metadata,
-        i32::try_from(estimate_tokens(finish.content)).unwrap_or(i32::MAX),
-        finish.usage_id,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
-        usage.cost_credits,
-        usage.processing_time_ms,
-        finish.title_generation_id,
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    let Some(row) = row else {
-        return Ok(Finished::Fenced);
-    };
+            &finishes.iter().map(|finish| finish.id).collect::<Vec<_>>(),
+            &finishes.iter().map(|finish| finish.token).collect::<Vec<_>>(),
+            &finishes.iter().map(|finish| finish.reply_id).collect::<Vec<_>>(),
+            &finishes.iter().map(|finish| finish.usage_id).collect::<Vec<_>>(),
+            &finishes.iter().map(|finish| finish.title_generation_id).collect::<Vec<_>>(),
+            &finishes.iter().map(|finish| finish.incomplete).collect::<Vec<_>>(),
+            finishes.iter().map(|finish| finish.first_token_ms_ago.map(f64::from)).collect::<Vec<_>>() as _,
+            finishes.iter().map(|finish| Json(&finish.usage)).collect::<Vec<_>>() as _,
+            finishes.iter().map(|finish| finish.usage.model.as_str()).collect::<Vec<_>>() as _,
+            &finishes.iter().map(|finish| finish.usage.is_free_model).collect::<Vec<_>>(),
+            finishes.iter().map(|finish| finish.content.as_str()).collect::<Vec<_>>() as _,
+            finishes.iter().map(|finish| Json(&finish.metadata)).collect::<Vec<_>>() as _,
+            &finishes
+                .iter()
+                .map(|finish| i32::try_from(estimate_tokens(&finish.content)).unwrap_or(i32::MAX))
+                .collect::<Vec<_>>(),
+            &usage(|usage| usage.prompt_tokens),
+            &usage(|usage| usage.completion_tokens),
+            &usage(|usage| usage.cached_tokens),
+            &usage(|usage| usage.reasoning_tokens),
+            finishes.iter().map(|finish| finish.usage.cost_credits).collect::<Vec<_>>() as _,
+            &usage(|usage| usage.processing_time_ms),
+        )
+    }};
+}
+
+/// Stores a reply, its usage and the end of its generation, guarded by the token. Waits for whoever
+/// has locked the rows.
+///
+/// # Errors
+/// When the database fails. The outcome of a failed commit is unknown; the row tells,
+/// because the id of the reply is the caller's.
+pub async fn finish(tx: &mut SweepTx, finish: &Finish) -> StoreResult<Finished> {
+    let row = finish_query!("", &[finish])
+        .fetch_optional(tx.conn())
+        .await?;
+    match row {
+        Some(row) => stored(tx, row, finish).await,
+        None => Ok(Finished::Fenced),
+    }
+}
+
+/// Stores many replies as [`finish`] does one, but waits for nobody: none for a reply whose rows
+/// somebody else has locked, as well as for a fenced one. They are to be finished one by one.
+///
+/// # Errors
+/// When the database fails, which may be the fault of a single reply. The outcome of a failed
+/// commit is unknown, as with [`finish`].
+pub async fn finish_many(
+    tx: &mut SweepTx,
+    finishes: &[&Finish],
+) -> StoreResult<Vec<Option<Finished>>> {
+    let rows = finish_query!(" SKIP LOCKED", finishes)
+        .fetch_all(tx.conn())
+        .await?;
+    let mut rows: HashMap<Uuid, FinishedRow> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let mut all = Vec::with_capacity(finishes.len());
+    for finish in finishes {
+        all.push(match rows.remove(&finish.id) {
+            Some(row) => Some(stored(tx, row, finish).await?),
+            None => None,
+        });
+    }
+    Ok(all)
+}
+
+async fn stored(tx: &mut SweepTx, row: FinishedRow, finish: &Finish) -> StoreResult<Finished> {
     // A statement of its own: in the one above it would look into every partition for each reply.
     if row.kind == GenerationKind::Regenerate {
         sqlx::query!(
             "UPDATE chat.messages m SET superseded_by = $1
-             WHERE m.conversation_id = $2 AND m.id > $2 AND m.id <> $1 AND m.user_id = $4
+             WHERE m.conversation_id = $2 AND m.id > $2 AND m.id <> $1
                AND m.parent_message_id = $3 AND m.sender_type = 'assistant' AND m.superseded_by IS NULL",
             finish.reply_id,
             row.conversation_id,
             row.user_message_id,
-            user_id,
         )
         .execute(tx.conn())
         .await?;
@@ -158,7 +232,7 @@ pub async fn finish(tx: &mut UserTx, finish: &Finish<'_>) -> StoreResult<Finishe
         id: finish.reply_id,
         conversation_id: row.conversation_id,
         sender_type: SenderType::Assistant,
-        content: finish.content.to_owned(),
+        content: finish.content.clone(),
         content_type: ContentType::Text,
         attachments: Vec::new(),
         metadata: finish.metadata.clone(),
@@ -166,18 +240,16 @@ pub async fn finish(tx: &mut UserTx, finish: &Finish<'_>) -> StoreResult<Finishe
         superseded_by: None,
         created_at: row.now,
     };
-    let next = row
-        .next_id
-        .zip(row.next_priority)
-        .map(|(id, priority)| Next { id, priority });
-    let title = row.title_id.map(|id| Next {
-        id,
-        priority: Priority::Background,
-    });
     Ok(Finished::Stored {
         message: Box::new(message),
-        next,
-        title,
+        next: row
+            .next_id
+            .zip(row.next_priority)
+            .map(|(id, priority)| Next { id, priority }),
+        title: row.title_id.map(|id| Next {
+            id,
+            priority: Priority::Background,
+        }),
     })
 }
 
@@ -299,22 +371,4 @@ pub async fn fail(
         ),
         None => Failed::Fenced,
     })
-}
-
-/// Whether the generation ended with just this reply: tells a commit whose answer was lost from a
-/// claim that was lost.
-///
-/// # Errors
-/// When the database fails.
-pub async fn is_finished_by(tx: &mut UserTx, id: Uuid, reply_id: Uuid) -> StoreResult<bool> {
-    let user_id = tx.user_id();
-    let found = sqlx::query_scalar!(
-        "SELECT 1 AS one FROM chat.generations WHERE id = $1 AND assistant_message_id = $2 AND user_id = $3",
-        id,
-        reply_id,
-        user_id,
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    Ok(found.is_some())
 }

@@ -15,7 +15,7 @@ pub use accept::{Accepted, Concurrency, NewGeneration, NewMessage, accept, lock_
 pub use cancel::{Cancelled, cancel, cancel_unfinished, keep_partial, unfinished_of_conversation};
 pub use claim::{Claim, claim, claim_ready, free_predecessor, release, renew, retry_later};
 pub use finish::{
-    Failed, Finish, Finished, Next, TitleFinished, fail, finish, finish_title, is_finished_by,
+    Failed, Finish, Finished, Next, TitleFinished, fail, finish, finish_many, finish_title,
 };
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
