@@ -55,9 +55,16 @@ impl Db {
             ServingRole::Operator => "balas-operator",
         });
         // Every statement finds its rows by key, so its plan does not depend on the values: planning
-        // it once per connection saves more than any better plan could, and cannot flip. A pooler
-        // that refuses start-up options must be told to ignore them.
-        options = options.options([("plan_cache_mode", "force_generic_plan"), ("jit", "off")]);
+        // it once per connection saves more than any better plan could, and cannot flip. Nor may a
+        // plan that was made while a table was small read all of it when it has grown. A pooler that
+        // refuses start-up options must be told to ignore them.
+        options = options.options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("jit", "off"),
+        ]);
         if options.get_username() != role.as_str() {
             options = options.options([("role", role.as_str())]);
         }
