@@ -5,7 +5,7 @@ DO $$
 DECLARE
     role_name text;
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['balas_owner', 'balas_api', 'balas_worker'] LOOP
+    FOREACH role_name IN ARRAY ARRAY['balas_owner', 'balas_api', 'balas_worker', 'balas_operator'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', role_name);
@@ -21,7 +21,7 @@ BEGIN
 END $$;
 
 CREATE SCHEMA IF NOT EXISTS chat AUTHORIZATION balas_owner;
-GRANT USAGE ON SCHEMA chat TO balas_api, balas_worker;
+GRANT USAGE ON SCHEMA chat TO balas_api, balas_worker, balas_operator;
 
 -- Only the knowledge base needs vectors; a server without the extension serves everything else.
 DO $$

@@ -8,6 +8,7 @@ use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
 use shared::lifecycle::Lifecycle;
 use shared::models::ModelsConfig;
+use shared::operator::Operator;
 use shared::push::Hub;
 use shared::redis::Redis;
 use shared::store::Db;
@@ -15,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::backlog::{self, Backlog};
 use crate::gate::Gate;
 use crate::streams::Streams;
 use crate::{error, middleware, routes};
@@ -48,12 +50,17 @@ pub struct Parts {
     pub catching_up: Semaphore,
     /// Open streams by user.
     pub streams: Streams,
+    /// What operators do.
+    pub operator: Operator,
+    /// How long the queues are.
+    pub backlog: Arc<Backlog>,
     /// Asks the upstream for a sign of life.
     pub upstream: reqwest::Client,
 }
 
 impl AppState {
-    /// Puts the parts together and starts the hub as a task of `lifecycle`.
+    /// Puts the parts together and starts the hub and the watch over the queues as tasks of
+    /// `lifecycle`. `view` is the database as operators see it.
     ///
     /// # Errors
     /// When the HTTP client for health checks cannot be made.
@@ -61,6 +68,7 @@ impl AppState {
         gate: Gate,
         models: ModelsConfig,
         db: Db,
+        view: Db,
         redis: Redis,
         lifecycle: Lifecycle,
     ) -> Result<Self, reqwest::Error> {
@@ -72,6 +80,19 @@ impl AppState {
                 () = connected => {}
                 () = closed.cancelled() => {}
             }
+        });
+        let operator = Operator {
+            view,
+            people: db.clone(),
+            redis: redis.clone(),
+            models: models.clone(),
+            clock: gate.clock.clone(),
+        };
+        let backlog = Arc::new(Backlog::new(gate.config.limits.max_queue_depth));
+        let watching = backlog::watch(operator.clone(), Arc::clone(&backlog));
+        let closed = closing.clone();
+        lifecycle.run("backlog", async move {
+            closed.run_until_cancelled(watching).await;
         });
         // Several parts of one process may do this; the first one wins and all are the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -89,6 +110,8 @@ impl AppState {
             closing,
             catching_up: Semaphore::new(CATCHING_UP),
             streams,
+            operator,
+            backlog,
             upstream,
         })))
     }

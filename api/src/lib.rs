@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod backlog;
 mod cancelled;
 pub mod config;
 mod console;

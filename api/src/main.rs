@@ -7,14 +7,14 @@ use anyhow::Context as _;
 use api::app::{self, AppState};
 use api::config::{self, Config};
 use api::gate::Gate;
-use api::{openapi, serve};
+use api::{error, openapi, serve};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use shared::clock::Clock;
 use shared::config::Vars;
 use shared::lifecycle::Lifecycle;
 use shared::metrics;
 use shared::redis::Redis;
-use shared::store::{Db, DbConfig, ServingRole, migrate};
+use shared::store::{Db, DbConfig, ServingRole, StoreError, migrate};
 use shared::telemetry::{self, LogConfig};
 
 /// The library's default allocator keeps more memory per idle socket.
@@ -85,13 +85,29 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let db = Db::connect_lazy(&config.db, ServingRole::Api)?;
     let redis = Redis::connect_lazy(&config.redis)?;
     let gate = Gate::new(config.api, Clock::system()).context("failed to prepare JWT_JWKS_URL")?;
-    let state = AppState::new(gate, config.models, db.clone(), redis, lifecycle.clone())?;
+    let view = Db::connect_lazy(&config.operator_db, ServingRole::Operator)?;
+    let state = AppState::new(
+        gate,
+        config.models,
+        db.clone(),
+        view.clone(),
+        redis,
+        lifecycle.clone(),
+    )?;
     match db.check_role().await {
         Err(error) if !error.is_unavailable() => return Err(error).context("refused to serve"),
         Err(_) => {
             tracing::warn!("the database is away; requests are answered with 503 until it is back")
         }
         Ok(()) => {}
+    }
+    match view.check_role().await {
+        Err(error @ StoreError::Corrupt(_)) => return Err(error).context("refused to serve"),
+        Err(error) if !error.is_unavailable() => tracing::warn!(
+            error = error::chain(&error),
+            "operators cannot use the database and full queues are not noticed; see OPERATOR_DATABASE_URL"
+        ),
+        _ => {}
     }
     let listener = serve::listen(server.address)
         .with_context(|| format!("failed to listen on {}", server.address))?;
@@ -103,6 +119,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         "the listener is closed; requests in flight finish"
     );
     let code = lifecycle.finished(server.shutdown_grace).await;
+    view.close().await;
     db.close().await;
     tracing::info!("stopped");
     Ok(code)

@@ -24,6 +24,7 @@ use crate::error::{self, Code};
         (name = "generations", description = "The work that makes one reply."),
         (name = "push", description = "Events as they happen."),
         (name = "operations", description = "Health and measurements."),
+        (name = "internal", description = "The operator's view: queues, dead letters, workers. With a service key."),
     ),
 )]
 struct Head;
@@ -87,7 +88,9 @@ fn name_enums(schemas: &mut Value) {
         FailureCode,
         GenerationKind,
         GenerationStatus,
+        Priority,
         SenderType,
+        WorkerStatus,
     );
 }
 
@@ -266,6 +269,9 @@ fn problem_response(names: &[String]) -> Value {
         ] {
             headers[name] = json!({ "$ref": format!("#/components/headers/{name}") });
         }
+    }
+    if names.iter().any(|name| name == Code::Overloaded.as_str()) {
+        headers["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
     }
     json!({
         "description": lines.collect::<Vec<_>>().join("\n\n"),

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod metrics;
 pub mod models;
+pub mod operator;
 pub mod push;
 pub mod queue;
 pub mod redis;

@@ -48,8 +48,14 @@ metrics! {
     counter TOKEN_USAGE = "token_usage_total";
     /// Credits spent, in millionths, by model, operation and wasted.
     counter UPSTREAM_COST = "upstream_cost_micro_credits_total";
-    /// Generations waiting in Redis by priority.
+    /// Queued generations by priority.
     gauge QUEUE_DEPTH = "generation_queue_depth";
+    /// How long the generation that is due for longest has been, in seconds, by priority.
+    gauge OLDEST_WAIT = "generation_oldest_wait_seconds";
+    /// Whether operators have paused the queue, by priority: 1 or 0.
+    gauge QUEUE_PAUSED = "generation_queue_paused";
+    /// Requests that were refused because the queue is full, by priority.
+    counter OVERLOADED = "overloaded_total";
     /// Time from acceptance to the start of the first attempt, in seconds.
     histogram PICKUP = "generation_pickup_seconds"
         [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0];

@@ -22,19 +22,33 @@ pub const LIST_CAP: u32 = 10_000;
 pub(crate) const LOG_LIFETIME: Duration = Duration::from_hours(1);
 
 /// Appends the id where there is room, and tells the user about the position. Returns the number
-/// of ids before it.
+/// of ids before it, and how long the reply may take, -1 where that cannot be said: the model has not
+/// been seen at work, the queue is paused, or it is not known how quickly it empties. What waits
+/// behind another generation of its conversation waits for at least one more reply.
 static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r"local length = redis.call('LLEN', KEYS[1])
-          if ARGV[9] == '1' and length < tonumber(ARGV[1]) then redis.call('RPUSH', KEYS[1], ARGV[2]) end
-          local model_ms = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or '0')
-          local gap_ms = tonumber(redis.call('HGET', KEYS[3], 'gap') or '0')
-          local estimate = math.floor(model_ms + length * gap_ms)
-          local event = ARGV[4] .. length .. ARGV[5] .. (estimate > 0 and estimate or 'null') .. ARGV[6]
+        r"local length, cap, is_head = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1]), ARGV[9] == '1'
+          if is_head and length < cap then redis.call('RPUSH', KEYS[1], ARGV[2]) end
+          local pace = redis.call('HMGET', KEYS[3], ARGV[3], ARGV[10], ARGV[11])
+          local model_ms, gap_ms, depth = tonumber(pace[1] or '0'), tonumber(pace[2] or '0'), tonumber(pace[3] or '0')
+          if length >= cap and depth > length then length = depth end
+          local estimate = -1
+          if model_ms > 0 and (gap_ms > 0 or length == 0 and gap_ms == 0) then
+              estimate = math.floor(model_ms * (is_head and 1 or 2) + length * gap_ms)
+          end
+          local event = ARGV[4] .. length .. ARGV[5] .. (estimate >= 0 and estimate or 'null') .. ARGV[6]
           redis.call('XADD', KEYS[2], '0-1', 'e', event)
           redis.call('PEXPIRE', KEYS[2], ARGV[7])
           redis.call('PUBLISH', ARGV[8], event)
           return { length, estimate }",
+    )
+});
+
+/// Appends ids for as long as there is room.
+static PUSH_BACK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"local room = tonumber(ARGV[1]) - redis.call('LLEN', KEYS[1])
+          for i = 2, math.min(#ARGV, room + 1) do redis.call('RPUSH', KEYS[1], ARGV[i]) end",
     )
 });
 
@@ -44,6 +58,17 @@ pub(crate) fn list_key(redis: &Redis, priority: Priority) -> String {
 
 pub(crate) fn pace_key(redis: &Redis) -> String {
     redis.key("pace")
+}
+
+/// The field of the pace that says how many milliseconds pass until one more leaves the queue, -1
+/// while it is paused.
+fn gap_field(priority: Priority) -> String {
+    format!("gap:{priority}")
+}
+
+/// The field of the pace that says how many wait in the queue.
+fn depth_field(priority: Priority) -> String {
+    format!("depth:{priority}")
 }
 
 /// Pushes a generation that was just accepted and tells its user, in one round trip. Only a head of
@@ -94,10 +119,12 @@ pub async fn announce(
         .arg(after)
         .arg(u64::try_from(LOG_LIFETIME.as_millis()).unwrap_or(u64::MAX))
         .arg(crate::push::user_channel(redis, user_id))
-        .arg(i32::from(is_head));
+        .arg(i32::from(is_head))
+        .arg(gap_field(priority))
+        .arg(depth_field(priority));
     let (position, estimate): (i64, i64) = redis.script(&invocation).await?;
     generation.queue_position = Some(position);
-    generation.estimated_response_time_ms = (estimate > 0).then_some(estimate);
+    generation.estimated_response_time_ms = (estimate >= 0).then_some(estimate);
     Ok(())
 }
 
@@ -133,7 +160,7 @@ pub async fn push_front(
     redis.pipeline(&pipeline).await
 }
 
-/// Pushes generations that the reconciler found, at the end.
+/// Pushes generations that the reconciler found, at the end. What finds no room waits in the table.
 ///
 /// # Errors
 /// When Redis is away.
@@ -141,16 +168,21 @@ pub async fn push_back(
     redis: &Redis,
     ready: impl IntoIterator<Item = (Uuid, Priority)>,
 ) -> Result<(), RedisFailure> {
-    let mut pipeline = ::redis::pipe();
-    for (id, priority) in ready {
-        pipeline
-            .rpush(list_key(redis, priority), id.as_bytes().as_slice())
-            .ignore();
+    let ready: Vec<(Uuid, Priority)> = ready.into_iter().collect();
+    for priority in Priority::ALL {
+        let mut invocation = PUSH_BACK.key(list_key(redis, *priority));
+        invocation.arg(LIST_CAP);
+        let ids = ready.iter().filter(|(_, queue)| queue == priority);
+        let mut count = 0;
+        for (id, _) in ids {
+            invocation.arg(id.as_bytes().as_slice());
+            count += 1;
+        }
+        if count > 0 {
+            redis.script::<()>(&invocation).await?;
+        }
     }
-    if pipeline.is_empty() {
-        return Ok(());
-    }
-    redis.pipeline(&pipeline).await
+    Ok(())
 }
 
 /// How many ids wait in each list.
@@ -166,8 +198,8 @@ pub async fn depths(redis: &Redis) -> Result<Vec<(Priority, u64)>, RedisFailure>
     Ok(Priority::ALL.iter().copied().zip(lengths).collect())
 }
 
-/// How many ids are before this one in its list, and how long its reply may take; none when it is
-/// not in the list.
+/// How many ids are before this one in its list, and how long its reply may take; nothing of both when
+/// it is not in the list.
 ///
 /// # Errors
 /// When Redis is away.
@@ -186,11 +218,17 @@ pub async fn position(
         .cmd("HMGET")
         .arg(pace_key(redis))
         .arg(model)
-        .arg("gap");
+        .arg(gap_field(priority));
     let (position, (model_ms, gap_ms)): (Option<i64>, (Option<f64>, Option<f64>)) =
         redis.pipeline(&pipeline).await?;
-    let ahead = position.unwrap_or(0) as f64;
-    let estimate = model_ms.map(|model_ms| (model_ms + ahead * gap_ms.unwrap_or(0.0)) as i64);
+    let estimate = position.and_then(|ahead| {
+        let waiting_ms = match gap_ms {
+            Some(gap_ms) if gap_ms >= 0.0 => ahead as f64 * gap_ms,
+            None if ahead == 0 => 0.0,
+            _ => return None,
+        };
+        Some((model_ms? + waiting_ms) as i64)
+    });
     Ok((position, estimate))
 }
 
@@ -222,14 +260,18 @@ impl Waiter {
         }
     }
 
-    /// Waits for up to `count` ids; an empty answer means that none came in time.
+    /// Waits for up to `count` ids of one of the `open` queues; no answer means that none came in time.
     ///
     /// Mostly the premium list is looked at first. Every fourth time standard is, and every eighth
     /// background, so that a flood of better work does not starve the rest.
     ///
     /// # Errors
     /// When Redis is away. The next call connects again.
-    pub async fn wait(&mut self, count: usize) -> Result<Vec<Uuid>, RedisFailure> {
+    pub async fn wait(
+        &mut self,
+        count: usize,
+        open: &[Priority],
+    ) -> Result<Option<(Priority, Vec<Uuid>)>, RedisFailure> {
         use Priority::{Background, Premium, Standard};
         self.turn = self.turn.wrapping_add(1);
         let order = match self.turn % 8 {
@@ -237,10 +279,19 @@ impl Waiter {
             3 => [Standard, Premium, Background],
             _ => [Premium, Standard, Background],
         };
+        let lists: Vec<(Priority, String)> = order
+            .into_iter()
+            .filter(|priority| open.contains(priority))
+            .map(|priority| (priority, list_key(&self.redis, priority)))
+            .collect();
+        if lists.is_empty() {
+            tokio::time::sleep(self.block).await;
+            return Ok(None);
+        }
         let mut command = cmd("BLMPOP");
-        command.arg(self.block.as_secs_f64()).arg(order.len());
-        for priority in order {
-            command.arg(list_key(&self.redis, priority));
+        command.arg(self.block.as_secs_f64()).arg(lists.len());
+        for (_, list) in &lists {
+            command.arg(list);
         }
         command.arg("LEFT").arg("COUNT").arg(count.max(1));
         let mut connection = match self.connection.take() {
@@ -249,49 +300,59 @@ impl Waiter {
         };
         let popped: Option<(String, Vec<Vec<u8>>)> = command.query_async(&mut connection).await?;
         self.connection = Some(connection);
-        let ids = popped.map(|(_, ids)| ids).unwrap_or_default();
-        Ok(ids
-            .iter()
-            .filter_map(|bytes| Uuid::from_slice(bytes).ok())
-            .collect())
+        Ok(popped.and_then(|(from, ids)| {
+            let (priority, _) = lists.into_iter().find(|(_, list)| *list == from)?;
+            let ids = ids.iter().filter_map(|bytes| Uuid::from_slice(bytes).ok());
+            Some((priority, ids.collect()))
+        }))
     }
 }
 
-/// Counts every end of a generation, for the pace of the fleet.
-pub(crate) fn done_key(redis: &Redis) -> String {
-    redis.key("done")
+/// How a queue does, for estimates.
+#[derive(Clone, Copy, Debug)]
+pub struct QueuePace {
+    /// Which.
+    pub queue: Priority,
+    /// How many wait in it.
+    pub depth: i64,
+    /// How many generations leave it in a second while it has any, once that is known.
+    pub drain: Option<f64>,
+    /// Whether workers leave it alone.
+    pub paused: bool,
 }
 
-/// How many generations have ended since Redis last lost its data.
-///
-/// # Errors
-/// When Redis is away.
-pub async fn ended(redis: &Redis) -> Result<u64, RedisFailure> {
-    let count: Option<u64> = redis
-        .command(::redis::cmd("GET").arg(done_key(redis)))
-        .await?;
-    Ok(count.unwrap_or(0))
-}
-
-/// Tells how long models take and how long it is from the end of one generation to that of the
-/// next, for estimates, in milliseconds.
+/// Tells how long models take, in milliseconds, and how the queues do, for estimates.
 ///
 /// # Errors
 /// When Redis is away.
 pub async fn report_pace(
     redis: &Redis,
     models: &[(String, f64)],
-    gap_ms: Option<f64>,
+    queues: &[QueuePace],
 ) -> Result<(), RedisFailure> {
-    let mut fields: Vec<(&str, String)> = models
-        .iter()
-        .map(|(model, ms)| (model.as_str(), format!("{ms:.0}")))
-        .collect();
-    fields.extend(gap_ms.map(|gap| ("gap", format!("{gap:.2}"))));
-    if fields.is_empty() {
-        return Ok(());
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for (model, ms) in models {
+        known.push((model.clone(), format!("{ms:.0}")));
+    }
+    for pace in queues {
+        known.push((depth_field(pace.queue), pace.depth.to_string()));
+        match (pace.paused, pace.drain.filter(|drain| *drain > 0.0)) {
+            (true, _) => known.push((gap_field(pace.queue), "-1".to_owned())),
+            (false, Some(drain)) => {
+                known.push((gap_field(pace.queue), format!("{:.2}", 1_000.0 / drain)));
+            }
+            (false, None) => unknown.push(gap_field(pace.queue)),
+        }
     }
     let mut pipeline = ::redis::pipe();
-    pipeline.hset_multiple(pace_key(redis), &fields).ignore();
+    if !known.is_empty() {
+        pipeline.hset_multiple(pace_key(redis), &known).ignore();
+    }
+    if !unknown.is_empty() {
+        pipeline.hdel(pace_key(redis), unknown).ignore();
+    }
+    if pipeline.is_empty() {
+        return Ok(());
+    }
     redis.pipeline(&pipeline).await
 }

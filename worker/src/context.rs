@@ -7,10 +7,11 @@ use std::time::Duration;
 use shared::clock::Clock;
 use shared::redis::Redis;
 use shared::store::Db;
+use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::jobs::{Calls, Replies};
-use crate::queue::Running;
+use crate::queue::{Gates, Running, Tally};
 use crate::upstream::Client;
 
 /// The tools of a job.
@@ -20,6 +21,8 @@ pub struct Context {
     pub config: WorkerConfig,
     /// Stable name and boot: `name/uuid`.
     pub worker_id: String,
+    /// Names this start of the worker.
+    pub boot: Uuid,
     /// The wall clock.
     pub clock: Clock,
     /// The database as `balas_worker`.
@@ -30,6 +33,10 @@ pub struct Context {
     pub upstream: Client,
     /// What runs here right now.
     pub running: Running,
+    /// Which queues may be taken from.
+    pub gates: Gates,
+    /// What was done of late.
+    pub tally: Tally,
     /// How long replies take, by model.
     pub pace: Pace,
     /// Upstream calls that the ledger does not know yet.

@@ -45,7 +45,10 @@ async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle
     let claim = Arc::new(claim);
     let work = {
         let (context, claim) = (Arc::clone(&context), Arc::clone(&claim));
-        lifecycle.spawn(async move { jobs::run(&context, &claim, history).await })
+        lifecycle.spawn(async move {
+            let _counted = context.tally.begin(claim.priority);
+            jobs::run(&context, &claim, history).await;
+        })
     };
     if let Err(error) = work.await {
         tracing::error!(generation.id = %claim.id, %error, "a job panicked");
@@ -67,6 +70,7 @@ async fn after_panic(context: &Context, claim: &Claim) {
         .await;
         return;
     }
+    context.tally.put_back(claim.priority);
     let put_back = async {
         let mut tx = context.db.sweep().await?;
         let done = generations::retry_later(

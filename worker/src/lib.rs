@@ -2,6 +2,7 @@
 //!
 //! Only [`queue`] and [`handle`] name apalis, only [`upstream`] knows the gateway's JSON.
 
+pub mod admin;
 pub mod config;
 pub mod context;
 pub mod handle;

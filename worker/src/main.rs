@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use shared::clock::Clock;
 use shared::config::Vars;
 use shared::lifecycle::Lifecycle;
+use worker::admin::{Admin, AdminConfig};
 use worker::config::WorkerConfig;
 
 #[global_allocator]
@@ -15,7 +16,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// variables only.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {}
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Work (the default).
+    Run,
+    /// Look at queues, workers and dead letters, and act on them. Reads DATABASE_URL, REDIS_URL and
+    /// the models' variables.
+    Admin(Admin),
+}
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut described = Vars::from_map::<String, String>([]);
@@ -23,7 +36,25 @@ fn main() -> anyhow::Result<ExitCode> {
     let matches = Arguments::command()
         .after_long_help(described.help())
         .get_matches();
-    Arguments::from_arg_matches(&matches)?;
+    match Arguments::from_arg_matches(&matches)?.command {
+        None | Some(Command::Run) => run(),
+        Some(Command::Admin(admin)) => run_admin(admin),
+    }
+}
+
+fn run_admin(admin: Admin) -> anyhow::Result<ExitCode> {
+    let mut vars = Vars::from_process();
+    let config = AdminConfig::from_vars(&mut vars);
+    vars.finish()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(worker::admin::run(config, admin, Clock::system()))?;
+    std::io::Write::write_all(&mut std::io::stdout(), outcome.text.as_bytes())?;
+    Ok(outcome.code)
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let mut vars = Vars::from_process();
     let config = WorkerConfig::from_vars(&mut vars);
     vars.finish()?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::store::{StoreResult, maintenance};
+use shared::store::{StoreResult, fleet, maintenance};
 
 use crate::context::Context;
 
@@ -36,9 +36,15 @@ pub async fn pass(context: &Context) -> StoreResult<bool> {
     }
     let partitions = maintenance::ensure_partitions(&mut tx).await?;
     let expired = maintenance::expire_idempotency_keys(&mut tx, BATCH).await?;
+    let workers = fleet::forget(&mut tx).await?;
     tx.commit().await?;
-    if partitions > 0 || expired > 0 {
-        tracing::info!(partitions, expired_keys = expired, "maintained");
+    if partitions > 0 || expired > 0 || workers > 0 {
+        tracing::info!(
+            partitions,
+            expired_keys = expired,
+            forgotten_workers = workers,
+            "maintained"
+        );
     }
     Ok(true)
 }

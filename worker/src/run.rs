@@ -7,20 +7,24 @@ use std::time::Duration;
 use anyhow::Context as _;
 use shared::clock::Clock;
 use shared::lifecycle::Lifecycle;
-use shared::push::listen_for_cancels;
+use shared::push::{listen_for_cancels, listen_for_gates};
 use shared::redis::Redis;
-use shared::store::{Db, ServingRole, StoreResult, generations};
+use shared::store::{Db, ServingRole, StoreResult, fleet, generations};
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::context::{Context, Pace};
 use crate::jobs::{Calls, Replies, note_calls, store_replies};
-use crate::queue::{AbortReason, Fetcher, QueueBackend, Running, reconcile, renew};
+use crate::queue::{
+    AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
+};
 use crate::upstream::Client;
 use crate::{handle, maintenance};
 
 /// What is left of the grace for giving work back and closing.
 const CLOSING: Duration = Duration::from_secs(5);
+/// The last word to the register may take so long.
+const SIGN_OFF: Duration = Duration::from_secs(1);
 
 /// Runs a worker until `lifecycle` stops it and its work has ended or been given back.
 ///
@@ -64,6 +68,18 @@ pub async fn run(
         "maintain",
         until(&background, maintenance::maintain(Arc::clone(&context))),
     );
+    background.run(
+        "gates",
+        until(&background, watch_gates(Arc::clone(&context))),
+    );
+    let looking = Arc::clone(&context);
+    background.run(
+        "gate changes",
+        until(
+            &background,
+            listen_for_gates(context.redis.clone(), move || looking.gates.look()),
+        ),
+    );
     let aborting = Arc::clone(&context);
     let on_cancel = move |id| aborting.running.abort(id, AbortReason::Lost);
     background.run(
@@ -88,6 +104,7 @@ pub async fn run(
     drain.abort();
     let jobs = lifecycle.finished(CLOSING).await;
     let rest = background.finished(CLOSING).await;
+    sign_off(&context).await;
     context.db.close().await;
     tracing::info!("worker stopped");
     Ok(if jobs == ExitCode::SUCCESS {
@@ -103,14 +120,18 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
     let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
     let upstream = Client::new(config.upstream.clone(), clock.clone())
         .context("failed to build the upstream client")?;
+    let boot = Uuid::new_v4();
     Ok(Context {
-        worker_id: format!("{}/{}", config.queue.name, Uuid::new_v4()),
+        worker_id: format!("{}/{boot}", config.queue.name),
+        boot,
         config,
         clock,
         db,
         redis,
         upstream,
         running: Running::default(),
+        gates: Gates::default(),
+        tally: Tally::default(),
         pace: Pace::default(),
         calls: Calls::default(),
         replies,
@@ -124,6 +145,7 @@ async fn start(context: &Context) -> StoreResult<()> {
     let freed =
         generations::free_predecessor(&mut tx, &context.config.queue.name, &context.worker_id)
             .await?;
+    fleet::succeed(&mut tx, &context.config.queue.name, context.boot).await?;
     tx.commit().await?;
     if !freed.is_empty() {
         tracing::info!(count = freed.len(), "freed what the predecessor held");
@@ -132,10 +154,23 @@ async fn start(context: &Context) -> StoreResult<()> {
     Ok(())
 }
 
+/// Tells the register that this worker has ended; without it, the worker counts as lost.
+async fn sign_off(context: &Context) {
+    let signing = async {
+        let mut tx = context.db.sweep().await?;
+        fleet::stopped(&mut tx, context.boot).await?;
+        tx.commit().await
+    };
+    if !matches!(tokio::time::timeout(SIGN_OFF, signing).await, Ok(Ok(()))) {
+        tracing::debug!("the register of workers was not told of the end");
+    }
+}
+
 /// After the stop: running jobs get the grace, or until the second signal; what then still runs is
 /// put back in one statement, so that other workers continue at once, and aborted.
 async fn drain(context: Arc<Context>, lifecycle: Lifecycle) {
     lifecycle.stopping().cancelled().await;
+    context.tally.drain();
     let grace = context.config.queue.drain_grace;
     tracing::info!(
         running = context.running.len(),

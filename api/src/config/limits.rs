@@ -21,6 +21,8 @@ pub struct LimitConfig {
     pub unauthenticated_per_minute: u32,
     /// WebSockets and event streams of one user at once.
     pub streams_per_user: u32,
+    /// Generations that may wait in one queue.
+    pub max_queue_depth: u64,
     /// How long a generation may take in all, waiting included.
     pub generation_deadline: Duration,
     /// Claims of a generation before it is given up.
@@ -65,6 +67,12 @@ impl LimitConfig {
                 20,
                 (1, 100_000),
                 "WebSockets and event streams one user may hold open on one API process",
+            ),
+            max_queue_depth: vars.within(
+                "MAX_QUEUE_DEPTH",
+                50_000,
+                (1, 1_000_000),
+                "generations that may wait in one queue; a message to a full one is answered with 503",
             ),
             generation_deadline: positive(
                 vars,

@@ -24,6 +24,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// The database.
     pub db: DbConfig,
+    /// The database, for operators.
+    pub operator_db: DbConfig,
     /// Redis.
     pub redis: RedisConfig,
     /// Which models may be used.
@@ -35,9 +37,12 @@ pub struct Config {
 impl Config {
     /// Declares and reads every variable; mistakes are collected in `vars`.
     pub fn from_vars(vars: &mut Vars) -> Self {
+        let api = ApiConfig::from_vars(vars);
+        let db = DbConfig::from_vars(vars);
         let config = Self {
-            api: ApiConfig::from_vars(vars),
-            db: DbConfig::from_vars(vars),
+            api,
+            operator_db: db.for_operators(vars),
+            db,
             redis: RedisConfig::from_vars(vars),
             models: ModelsConfig::from_vars(vars),
             log: LogConfig::from_vars(vars),
@@ -158,6 +163,7 @@ mod tests {
             ),
             (200, 100)
         );
+        assert_eq!(config.limits.max_queue_depth, 50_000);
         assert_eq!(config.server.request_timeout, Duration::from_secs(30));
         assert_eq!(config.auth.jwt_secrets.len(), 2);
     }

@@ -65,6 +65,8 @@ codes! {
     MessageNotFound = "message_not_found", NOT_FOUND, "No such message";
     /// The generation does not exist, or belongs to somebody else.
     GenerationNotFound = "generation_not_found", NOT_FOUND, "No such generation";
+    /// There is no such dead letter.
+    DeadLetterNotFound = "dead_letter_not_found", NOT_FOUND, "No such dead letter";
     /// The path exists, the method does not; `Allow` lists those that do.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
     /// The body did not arrive in time.
@@ -75,6 +77,10 @@ codes! {
     ConversationArchived = "conversation_archived", CONFLICT, "Conversation archived";
     /// The generation has ended, so there is nothing to cancel.
     GenerationEnded = "generation_ended", CONFLICT, "Generation ended";
+    /// The dead letter was replayed or discarded before.
+    DeadLetterSettled = "dead_letter_settled", CONFLICT, "Settled before";
+    /// The message has a reply by now, or one is on its way, so there is nothing left to try again.
+    AlreadyAnswered = "already_answered", CONFLICT, "Already answered";
     /// The first request with this `Idempotency-Key` is still running; repeat it later.
     IdempotencyInProgress = "idempotency_in_progress", CONFLICT, "Request still running";
     /// Another request changed the resource since the `ETag` in `If-Match` was read.
@@ -103,6 +109,8 @@ codes! {
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS, "Too many open streams";
     /// A fault of Balas; the request id helps to find it.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
+    /// Too many messages wait already; nothing was stored, `Retry-After` says when there may be room.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much work waits";
     /// A part Balas depends on is unavailable; nothing was stored, repeat the request later.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
     /// The request took longer than the server allows.

@@ -64,7 +64,9 @@ fn body(problem: &Problem, request_id: &str) -> Vec<u8> {
 fn log(problem: &Problem) {
     let code = problem.code.as_str();
     let cause = problem.source().map(chain).unwrap_or_default();
-    match problem.code.status().is_server_error() {
+    // Somebody may try again a thousand times a second; the watch over the queues says it once.
+    let is_fault = problem.code.status().is_server_error() && problem.code != Code::Overloaded;
+    match is_fault {
         true => tracing::error!(
             problem.code = code,
             problem.cause = cause,

@@ -1,8 +1,8 @@
 //! Path parameters.
 
-use axum::extract::FromRequestParts;
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
@@ -23,10 +23,26 @@ where
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
             Err(PathRejection::FailedToDeserializePathParams(error)) => {
-                Err(explain(error.into_kind()))
+                Err(match error.into_kind() {
+                    // An enum's own words, which do not say where it stood.
+                    ErrorKind::Message(message) => {
+                        Problem::field(only_name(parts, state).await, message)
+                    }
+                    kind => explain(kind),
+                })
             }
             Err(error) => Err(Problem::internal(error)),
         }
+    }
+}
+
+/// The name of the only parameter.
+async fn only_name<S: Send + Sync>(parts: &mut Parts, state: &S) -> String {
+    let parameters = RawPathParams::from_request_parts(parts, state).await;
+    let mut names = parameters.iter().flatten().map(|(name, _)| name);
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.to_owned(),
+        _ => "path".to_owned(),
     }
 }
 
@@ -42,7 +58,6 @@ fn explain(kind: ErrorKind) -> Problem {
         ErrorKind::InvalidUtf8InPathParam { key } => {
             Problem::new(Code::MalformedRequest, format!("{key}: is not UTF-8"))
         }
-        ErrorKind::Message(message) => Problem::field("path", message),
         // The rest is a handler whose type does not fit its own route.
         other => Problem::internal(other.to_string()),
     }

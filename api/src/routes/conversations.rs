@@ -96,7 +96,7 @@ pub(super) async fn create(
         ],
     )?;
     let limit = limits::conversations(&app.gate.config.limits);
-    let mut creation = match begin(&app, user.id, &request, limit).await? {
+    let mut creation = match begin(&app, user.id, &request, limit, None).await? {
         Begun::Answered(response) => return Ok(response),
         Begun::New(creation) => creation,
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue};
+use shared::domain::Priority;
 use shared::limits::Limit;
 use shared::store::UserTx;
 use shared::store::idempotency::{self, Known};
@@ -43,15 +44,20 @@ pub(super) struct Kept {
 }
 
 /// Begins. A key is looked up before the limit is counted, so that a repeated request is never
-/// refused by it.
+/// refused by it. What would wait in a full queue is refused before it counts.
 pub(super) async fn begin<T>(
     app: &AppState,
     user_id: Uuid,
     request: &Idempotent<T>,
     limit: Limit,
+    queue: Option<Priority>,
 ) -> Result<Begun> {
+    let admit = || async move {
+        queue.map_or(Ok(()), |queue| app.backlog.admit(queue))?;
+        limits::count(app, limit, user_id).await
+    };
     let Some(key) = &request.key else {
-        let budget = limits::count(app, limit, user_id).await?;
+        let budget = admit().await?;
         return Ok(Begun::New(Creation {
             tx: None,
             user_id,
@@ -65,7 +71,7 @@ pub(super) async fn begin<T>(
     let mut tx = app.db.user(user_id).await?;
     match idempotency::look_up(&mut tx, key.as_str(), &request.fingerprint).await? {
         Known::New => {
-            let budget = limits::count(app, limit, user_id).await?;
+            let budget = admit().await?;
             let key = Some((key.clone(), request.fingerprint));
             Ok(Begun::New(Creation {
                 tx: Some(tx),

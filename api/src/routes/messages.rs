@@ -94,6 +94,7 @@ fn yes() -> bool {
         (status = 200, body = view::Replied, description = "With `Prefer: wait`: the generation has ended."),
         (status = 404, description = "conversation_not_found"),
         (status = 409, description = "conversation_busy conversation_archived idempotency_in_progress"),
+        (status = 503, description = "overloaded"),
         (status = 422, description = "message_too_long model_unknown idempotency_conflict"),
     )
 )]
@@ -117,6 +118,7 @@ pub(super) async fn post(
         user.id,
         &request,
         limits::messages(&app.gate.config.limits),
+        Some(work.priority),
     )
     .await?
     {

@@ -7,6 +7,7 @@ mod events;
 mod feedback;
 mod generations;
 mod health;
+mod internal;
 mod messages;
 mod model;
 mod parameters;
@@ -49,6 +50,15 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(events::of_conversation))
         .routes(routes!(socket::ticket))
         .routes(routes!(socket::open))
+        .routes(routes!(internal::queues::list))
+        .routes(routes!(internal::queues::pause))
+        .routes(routes!(internal::queues::resume))
+        .routes(routes!(internal::dead_letters::list))
+        .routes(routes!(internal::dead_letters::replay_many))
+        .routes(routes!(internal::dead_letters::discard_many))
+        .routes(routes!(internal::dead_letters::replay))
+        .routes(routes!(internal::dead_letters::discard))
+        .routes(routes!(internal::workers::list))
         .routes(routes!(health::health))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

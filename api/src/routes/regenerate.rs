@@ -38,6 +38,7 @@ pub(super) struct Regenerate {
         (status = 200, body = view::Regenerated, description = "With `Prefer: wait`: the generation has ended."),
         (status = 404, description = "message_not_found"),
         (status = 409, description = "conversation_archived idempotency_in_progress"),
+        (status = 503, description = "overloaded"),
         (status = 422, description = "not_regenerable model_unknown idempotency_conflict"),
     )
 )]
@@ -56,6 +57,7 @@ pub(super) async fn post(
         user.id,
         &request,
         limits::messages(&app.gate.config.limits),
+        Some(work.priority),
     )
     .await?
     {

@@ -73,6 +73,11 @@ impl Operation {
             "POST /api/chat/conversations/{conversation_id}/messages/{message_id}/feedback" => {
                 json!({ "rating": "up" })
             }
+            "POST /internal/queues/{name}/pause" => json!({ "reason": "a test" }),
+            "POST /internal/dead-letters/{dead_letter_id}/replay" => json!({}),
+            "POST /internal/dead-letters/replay" | "POST /internal/dead-letters/discard" => {
+                json!({ "error_code": "internal" })
+            }
             other if self.has_body() => panic!("{other} takes a body and has no case: add one"),
             _ => return None,
         };
@@ -84,6 +89,8 @@ impl Operation {
         let name = self.name();
         [
             "POST /api/chat/ws-ticket",
+            "GET /internal/queues",
+            "GET /internal/workers",
             "GET /health/live",
             "GET /health/ready",
             "GET /metrics",
@@ -106,6 +113,7 @@ struct Victim {
     conversation: String,
     message: String,
     generation: String,
+    dead_letter: String,
 }
 
 impl Victim {
@@ -122,11 +130,17 @@ impl Victim {
             answer.text("/assistant_message/id"),
             answer.text("/generation/id"),
         );
+        let failed = client
+            .ask(&conversation, "[[sim:moderation]] secret of the victim")
+            .await;
+        assert_eq!(failed.text("/generation/status"), "failed");
+        let dead_letter = failed.text("/generation/id");
         Self {
             client,
             conversation,
             message,
             generation,
+            dead_letter,
         }
     }
 
@@ -136,7 +150,9 @@ impl Victim {
             .path
             .replace("{conversation_id}", &self.conversation)
             .replace("{message_id}", &self.message)
-            .replace("{generation_id}", &self.generation);
+            .replace("{generation_id}", &self.generation)
+            .replace("{dead_letter_id}", &self.dead_letter)
+            .replace("{name}", "standard");
         assert!(
             !filled.contains('{'),
             "{}: whose id is that? add it",
@@ -155,6 +171,7 @@ async fn belongings(app: &TestApp) -> Vec<Option<String>> {
         "generations",
         "feedback",
         "usage_tracking",
+        "audit_log",
     ] {
         let sql =
             format!("SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM chat.{table} t");
@@ -201,8 +218,17 @@ async fn every_route_asks_for_the_credentials_it_documents() {
                 "{name}"
             );
         } else if operation.needs("service_key") {
-            let plain = operation.ask(&victim.client, &path, operation.body()).await;
-            assert_eq!(plain.problem(), "401 service_key_invalid", "{name}");
+            // A person is no service, not even an administrator.
+            let admin = token_with(json!({ "sub": victim.client.user, "role": "admin" }));
+            for client in [&anonymous, &victim.client, &victim.client.with_token(admin)] {
+                let plain = operation.ask(client, &path, operation.body()).await;
+                assert_eq!(plain.problem(), "401 service_key_invalid", "{name}");
+                let request = client
+                    .request(operation.method.clone(), &path)
+                    .header("x-service-key", "some-other-service-key");
+                let wrong = client.send(request).await;
+                assert_eq!(wrong.problem(), "401 service_key_invalid", "{name}");
+            }
         } else {
             let public = ["/health", "/metrics"]
                 .iter()
@@ -242,6 +268,19 @@ async fn every_route_keeps_people_apart() {
             }
         }
     }
+    // Services see the work and not the words.
+    let service = victim.client.service();
+    for operation in operations()
+        .iter()
+        .filter(|operation| operation.path.starts_with("/internal/"))
+    {
+        let (path, name) = (victim.path(operation), operation.name());
+        if operation.method == Method::GET {
+            let answer = operation.ask(&service, &path, None).await;
+            assert_eq!(answer.status, 200, "{name}: {}", answer.shown());
+            assert!(!answer.raw.contains("secret of the victim"), "{name}");
+        }
+    }
     let theirs = format!("WHERE user_id = '{}'", stranger.user);
     for table in ["messages", "generations", "feedback"] {
         let sql = format!("SELECT count(*) FROM chat.{table} {theirs}");
@@ -255,9 +294,13 @@ async fn every_route_refuses_input_that_makes_no_sense() {
     let app = TestApp::new().await;
     let victim = Victim::new(&app).await;
     let before = belongings(&app).await;
-    let owner = &victim.client;
+    let (person, service) = (&victim.client, &victim.client.service());
     for operation in operations() {
         let (path, name) = (victim.path(&operation), operation.name());
+        let owner = match operation.needs("service_key") {
+            true => service,
+            false => person,
+        };
         let mut tried = operation.takes_nothing();
         for parameter in operation.parameters("path") {
             tried = true;

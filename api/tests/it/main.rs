@@ -9,6 +9,7 @@
 
 mod common;
 
+mod backpressure;
 mod bad_input;
 mod browser;
 mod console;
@@ -22,6 +23,7 @@ mod idempotency;
 mod limits;
 mod messages;
 mod operations;
+mod operator;
 mod protocol;
 mod shutdown;
 mod socket;

@@ -3,6 +3,7 @@
 mod conversation;
 mod credits;
 mod event;
+mod fleet;
 mod generation;
 mod message;
 pub mod timestamp;
@@ -10,6 +11,7 @@ mod user;
 
 pub use conversation::{ContextType, Conversation, ConversationStatus, DEFAULT_TITLE};
 pub use event::{Event, EventType};
+pub use fleet::{DeadLetter, DeadLetterCount, FleetWorker, Queue, WorkerStatus};
 pub use generation::{
     FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus, Priority, Timings,
     Usage,

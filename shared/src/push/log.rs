@@ -236,9 +236,6 @@ impl LogWriter {
             .ignore();
         pipeline.cmd("PUBLISH").arg(&channel).arg(&json).ignore();
         pipeline.pexpire(&key, millis(LIFETIME_AFTER_END)).ignore();
-        pipeline
-            .incr(crate::queue::done_key(&self.redis), 1)
-            .ignore();
         self.redis.pipeline(&pipeline).await
     }
 

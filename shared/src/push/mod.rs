@@ -4,14 +4,17 @@
 //! **Invariant:** nothing here is the truth. A log may vanish at any time; readers then synthesise
 //! the terminal event from the row.
 
+mod broadcast;
 mod cancel;
 mod follow;
+mod gates;
 mod hub;
 mod log;
 mod terminal;
 
 pub use cancel::{broadcast_cancel, listen_for_cancels};
 pub use follow::Follow;
+pub use gates::{broadcast_gates, listen_for_gates};
 pub use hub::{Feed, Hub, Subscription};
 pub use log::{LogWriter, PushedEvent, publish, read_log, text_so_far, write_terminal};
 pub use terminal::{Ended, terminal_event};

@@ -6,6 +6,9 @@ use secrecy::SecretString;
 
 use crate::config::Vars;
 
+/// One for the look at the queues each second, and some for people.
+const OPERATOR_CONNECTIONS: u32 = 3;
+
 /// Connection settings of one process.
 #[derive(Clone, Debug)]
 pub struct DbConfig {
@@ -69,6 +72,32 @@ impl DbConfig {
             pool_min,
             pool_max,
             acquire_timeout,
+        }
+    }
+}
+
+impl DbConfig {
+    /// The same for operators: few connections, and a login of its own where the one that serves may
+    /// not switch to `balas_operator`.
+    #[must_use]
+    pub fn for_operators(&self, vars: &mut Vars) -> Self {
+        let url: Option<String> = vars.optional(
+            "OPERATOR_DATABASE_URL",
+            "Postgres for operators, where the login of DATABASE_URL may not be balas_operator; secret",
+        );
+        if let Some(url) = &url
+            && url.parse::<sqlx::postgres::PgConnectOptions>().is_err()
+        {
+            vars.problem(
+                "OPERATOR_DATABASE_URL",
+                "must look like postgres://user:password@host:port/database",
+            );
+        }
+        Self {
+            url: url.map_or_else(|| self.url.clone(), SecretString::from),
+            pool_min: 0,
+            pool_max: OPERATOR_CONNECTIONS,
+            acquire_timeout: self.acquire_timeout,
         }
     }
 }

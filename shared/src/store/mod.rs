@@ -1,16 +1,20 @@
 //! Every statement that touches Postgres.
 //!
 //! **Invariant:** a statement on a person's rows runs inside a [`UserTx`], a statement over all
-//! users inside a [`SweepTx`]; there is no third way to reach a connection, so unscoped access does
-//! not type-check. Row-level security repeats the rule in the database.
+//! users inside a [`SweepTx`] or, for operators, an [`OperatorTx`]; there is no other way to reach a
+//! connection, so unscoped access does not type-check. Row-level security repeats the rule in the
+//! database.
 //!
 //! This is the only module that names sqlx. Functions are free and take the transaction first;
 //! lookups return `Option`; writes say what they did.
 
+pub mod audit;
 mod config;
 pub mod conversations;
+pub mod dead_letters;
 mod error;
 pub mod feedback;
+pub mod fleet;
 pub mod generations;
 pub mod idempotency;
 pub mod ledger;
@@ -18,8 +22,11 @@ pub mod maintenance;
 pub mod messages;
 pub mod migrate;
 mod names;
+mod operator;
+pub mod queues;
 mod tx;
 
 pub use config::DbConfig;
 pub use error::{StoreError, StoreResult};
+pub use operator::OperatorTx;
 pub use tx::{Db, ServingRole, SweepTx, UserTx};

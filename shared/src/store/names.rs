@@ -7,7 +7,7 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, FailureCode, GenerationKind, GenerationStatus,
-    Priority, SenderType,
+    Priority, SenderType, WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -42,4 +42,5 @@ text_in_sql!(
     GenerationStatus,
     Priority,
     SenderType,
+    WorkerStatus,
 );

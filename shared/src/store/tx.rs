@@ -17,6 +17,8 @@ pub enum ServingRole {
     Api,
     /// `balas_worker`: own rows, and the sweeps its policies name.
     Worker,
+    /// `balas_operator`: everybody's work, without what anybody wrote; pauses queues.
+    Operator,
 }
 
 impl ServingRole {
@@ -26,6 +28,7 @@ impl ServingRole {
         match self {
             Self::Api => "balas_api",
             Self::Worker => "balas_worker",
+            Self::Operator => "balas_operator",
         }
     }
 }
@@ -50,6 +53,7 @@ impl Db {
         options = options.application_name(match role {
             ServingRole::Api => "balas-api",
             ServingRole::Worker => "balas-worker",
+            ServingRole::Operator => "balas-operator",
         });
         // Every statement finds its rows by key, so its plan does not depend on the values: planning
         // it once per connection saves more than any better plan could, and cannot flip. Nor may a
@@ -168,7 +172,10 @@ impl Db {
 
     /// Nothing has run when BEGIN fails, so a connection that died in the pool is simply replaced.
     /// A restart of the database kills all of them at once, hence more than one try.
-    async fn begin(&self, statement: &str) -> StoreResult<Transaction<'static, Postgres>> {
+    pub(super) async fn begin(
+        &self,
+        statement: &str,
+    ) -> StoreResult<Transaction<'static, Postgres>> {
         let mut tries = self.pool.size().clamp(1, 64);
         loop {
             match self.begin_once(statement).await {

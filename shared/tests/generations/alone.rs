@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use secrecy::SecretString;
+use shared::lifecycle::Lifecycle;
 use shared::store::generations::{self, Accepted, Concurrency};
 use shared::store::{Db, ServingRole, StoreResult};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -49,10 +50,11 @@ impl Link {
         config.pool_max = 1;
         let break_at_answer = Arc::new(AtomicBool::new(false));
         let breaking = Arc::clone(&break_at_answer);
-        tokio::spawn(async move {
+        let links = Lifecycle::new();
+        links.clone().spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server).await.unwrap();
-                tokio::spawn(forward(client, server, Arc::clone(&breaking)));
+                links.spawn(forward(client, server, Arc::clone(&breaking)));
             }
         });
         Self {

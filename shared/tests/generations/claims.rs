@@ -302,7 +302,7 @@ async fn the_reconciler_finds_heads_whose_push_was_lost_once() {
         .id;
     let find = async || {
         let mut tx = world.worker.sweep().await.unwrap();
-        let ready = generations::ready_unpushed(&mut tx, 15.0, 10)
+        let ready = generations::ready_unpushed(&mut tx, Priority::ALL, 15.0, 10)
             .await
             .unwrap();
         tx.commit().await.unwrap();

@@ -182,7 +182,7 @@ async fn postgres_15_will_do() {
             .is_empty()
     );
     assert!(
-        generations::ready_unpushed(&mut tx, 15.0, 10)
+        generations::ready_unpushed(&mut tx, Priority::ALL, 15.0, 10)
             .await
             .unwrap()
             .is_empty()

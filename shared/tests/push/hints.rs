@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::domain::{EventType, Generation, Priority};
 use shared::push::{Feed, PushedEvent, read_log};
-use shared::queue::{self, LIST_CAP, Waiter};
+use shared::queue::{self, LIST_CAP, QueuePace, Waiter};
 use uuid::Uuid;
 
 use crate::common::{World, in_time};
@@ -39,6 +39,21 @@ impl World {
     }
 }
 
+/// The ids of one wait; none where none came in time.
+async fn take(waiter: &mut Waiter, count: usize) -> Vec<Uuid> {
+    let popped = waiter.wait(count, Priority::ALL).await.unwrap();
+    popped.map(|(_, ids)| ids).unwrap_or_default()
+}
+
+fn pace(drain: Option<f64>, paused: bool) -> [QueuePace; 1] {
+    [QueuePace {
+        queue: Priority::Standard,
+        depth: 12_345,
+        drain,
+        paused,
+    }]
+}
+
 fn data(event: &PushedEvent) -> serde_json::Value {
     serde_json::from_str::<serde_json::Value>(&event.json).unwrap()["data"].clone()
 }
@@ -67,7 +82,7 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
         ("test/first:free".to_owned(), 1_500.4),
         ("other".to_owned(), 9.0),
     ];
-    queue::report_pace(&world.redis, &models, Some(250.0))
+    queue::report_pace(&world.redis, &models, &pace(Some(4.0), false))
         .await
         .unwrap();
     world.announce(&mut sent[1], true).await;
@@ -75,11 +90,11 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
         (sent[1].queue_position, sent[1].estimated_response_time_ms),
         (Some(1), Some(1_750))
     );
-    // One that waits for its predecessor is told its place and takes none.
+    // One that waits for its predecessor is told its place and takes none, and waits for two replies.
     world.announce(&mut sent[2], false).await;
     assert_eq!(
         (sent[2].queue_position, sent[2].estimated_response_time_ms),
-        (Some(2), Some(2_000))
+        (Some(2), Some(3_500))
     );
     assert_eq!(world.depths().await[&Priority::Standard], 2);
     for (number, generation) in sent.iter().enumerate() {
@@ -116,7 +131,7 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
         let expected = match number {
             0 => (Some(0), Some(1_500)),
             1 => (Some(1), Some(1_750)),
-            _ => (None, Some(1_500)),
+            _ => (None, None),
         };
         assert_eq!(place, expected);
     }
@@ -146,7 +161,7 @@ async fn a_full_list_takes_no_more_and_says_how_long_it_is() {
         .unwrap();
     assert_eq!(place.0, None);
     // One goes, and the next finds room.
-    assert_eq!(world.waiter().wait(1).await.unwrap().len(), 1);
+    assert_eq!(take(&mut world.waiter(), 1).await.len(), 1);
     let mut next = world
         .send(world.conversation().await, "hello")
         .await
@@ -182,7 +197,7 @@ async fn better_work_comes_first_and_the_rest_is_not_starved() {
     let mut waiter = world.waiter();
     let mut order = Vec::new();
     for _ in 0..8 {
-        let ids = waiter.wait(1).await.unwrap();
+        let ids = take(&mut waiter, 1).await;
         order.push(priorities[&ids[0]]);
     }
     use Priority::{Background, Premium, Standard};
@@ -210,16 +225,16 @@ async fn ids_come_in_the_order_they_were_pushed_and_woken_ones_first() {
     queue::push_front(&world.redis, []).await.unwrap();
     queue::push_back(&world.redis, []).await.unwrap();
     let mut waiter = world.waiter();
-    assert_eq!(waiter.wait(3).await.unwrap(), [ids[4], ids[0], ids[1]]);
-    assert_eq!(waiter.wait(9).await.unwrap(), [ids[2], ids[3]]);
+    assert_eq!(take(&mut waiter, 3).await, [ids[4], ids[0], ids[1]]);
+    assert_eq!(take(&mut waiter, 9).await, [ids[2], ids[3]]);
     assert!(
-        waiter.wait(9).await.unwrap().is_empty(),
+        take(&mut waiter, 9).await.is_empty(),
         "nothing came in time"
     );
     // A wake that comes while the waiter waits.
     let wait = async {
         loop {
-            let ids = waiter.wait(1).await.unwrap();
+            let ids = take(&mut waiter, 1).await;
             if !ids.is_empty() {
                 return ids;
             }
@@ -246,14 +261,14 @@ async fn what_is_not_an_id_is_dropped_and_a_lost_connection_is_made_again() {
         .await
         .unwrap();
     let mut waiter = world.waiter();
-    assert_eq!(waiter.wait(5).await.unwrap(), [id]);
+    assert_eq!(take(&mut waiter, 5).await, [id]);
     // A list of another type is an error, and the next wait is a new start.
     world
         .redis
         .command::<()>(redis::cmd("SET").arg(&list).arg("not a list"))
         .await
         .unwrap();
-    assert!(waiter.wait(1).await.is_err());
+    assert!(waiter.wait(1, Priority::ALL).await.is_err());
     world
         .redis
         .command::<i64>(redis::cmd("DEL").arg(&list))
@@ -262,28 +277,104 @@ async fn what_is_not_an_id_is_dropped_and_a_lost_connection_is_made_again() {
     queue::push_back(&world.redis, [(id, Priority::Standard)])
         .await
         .unwrap();
-    assert_eq!(waiter.wait(1).await.unwrap(), [id]);
+    assert_eq!(take(&mut waiter, 1).await, [id]);
 }
 
 #[tokio::test]
-async fn ends_are_counted_for_the_pace() {
+async fn what_is_woken_goes_before_what_waits() {
     let stage = crate::stage::Stage::new().await;
-    assert_eq!(queue::ended(&stage.world.redis).await.unwrap(), 0);
     let conversation = stage.claim.conversation_id;
     let next = stage.world.send(conversation, "next").await.generation.id;
     let writer = stage.writer();
     let terminal = stage.store(&stage.claim, "the reply").await;
-    // The worker's announced id is still in the list; what is woken goes before it.
+    // The worker's announced id is still in the list.
     writer
         .end(&terminal, [(next, Priority::Standard)])
         .await
         .unwrap();
-    assert_eq!(queue::ended(&stage.world.redis).await.unwrap(), 1);
+    assert_eq!(take(&mut stage.world.waiter(), 5).await, [next, stage.id()]);
+}
+
+#[tokio::test]
+async fn an_estimate_is_only_given_where_there_is_something_to_estimate_from() {
+    let world = World::new().await;
+    let models = [("test/first:free".to_owned(), 1_000.0)];
+    // Two before it, and how quickly the queue empties is not known, or it does not at all.
+    for (drain, paused, expected) in [
+        (None, false, [Some(1_000), None, None]),
+        (Some(0.0), false, [Some(1_000), None, None]),
+        (Some(2.0), false, [Some(1_000), Some(1_500), Some(2_000)]),
+        (Some(2.0), true, [None, None, None]),
+        // What was known is forgotten when it is no longer true.
+        (None, false, [Some(1_000), None, None]),
+    ] {
+        let list = world.redis.key("ready:standard");
+        let empty = redis::cmd("DEL").arg(&list).to_owned();
+        world.redis.command::<i64>(&empty).await.unwrap();
+        queue::report_pace(&world.redis, &models, &pace(drain, paused))
+            .await
+            .unwrap();
+        for (position, expected) in expected.into_iter().enumerate() {
+            let conversation = world.conversation().await;
+            let mut sent = world.send(conversation, "hello").await.generation;
+            world.announce(&mut sent, true).await;
+            let position = i64::try_from(position).unwrap();
+            assert_eq!(
+                (sent.queue_position, sent.estimated_response_time_ms),
+                (Some(position), expected),
+                "{drain:?} {paused}"
+            );
+            let read = queue::position(&world.redis, Priority::Standard, sent.id, &sent.model);
+            assert_eq!(read.await.unwrap(), (Some(position), expected));
+        }
+    }
+    queue::report_pace(&world.redis, &[], &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_list_never_grows_beyond_its_bound_and_then_the_table_says_how_long_the_queue_is() {
+    let world = World::new().await;
+    let many = || (0..LIST_CAP).map(|_| (Uuid::new_v4(), Priority::Standard));
+    for _ in 0..2 {
+        queue::push_back(&world.redis, many()).await.unwrap();
+    }
     assert_eq!(
-        stage.world.waiter().wait(5).await.unwrap(),
-        [next, stage.id()]
+        world.depths().await[&Priority::Standard],
+        u64::from(LIST_CAP)
     );
-    queue::report_pace(&stage.world.redis, &[], None)
+    queue::report_pace(&world.redis, &[], &pace(None, false))
         .await
         .unwrap();
+    let conversation = world.conversation().await;
+    let mut sent = world.send(conversation, "hello").await.generation;
+    world.announce(&mut sent, true).await;
+    assert_eq!(sent.queue_position, Some(12_345));
+}
+
+#[tokio::test]
+async fn a_waiter_leaves_closed_queues_alone() {
+    let world = World::new().await;
+    let (premium, standard) = (Uuid::new_v4(), Uuid::new_v4());
+    queue::push_back(
+        &world.redis,
+        [(premium, Priority::Premium), (standard, Priority::Standard)],
+    )
+    .await
+    .unwrap();
+    let mut waiter = world.waiter();
+    for (open, expected) in [
+        (vec![], None),
+        (vec![Priority::Background], None),
+        (
+            vec![Priority::Background, Priority::Standard],
+            Some((Priority::Standard, vec![standard])),
+        ),
+        (vec![Priority::Standard], None),
+        (
+            vec![Priority::Premium],
+            Some((Priority::Premium, vec![premium])),
+        ),
+    ] {
+        assert_eq!(waiter.wait(9, &open).await.unwrap(), expected, "{open:?}");
+    }
 }

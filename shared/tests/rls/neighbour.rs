@@ -94,7 +94,10 @@ async fn person(world: &World) -> Person {
                 VALUES ('{}', '{id}', 'completion', 'model', 1, 1, true, 1);
              INSERT INTO chat.idempotency_keys (user_id, key, fingerprint, status, body)
                 VALUES ('{id}', 'key', '\\x00', 200, '{{}}');
-             INSERT INTO chat.feedback (message_id, user_id, rating) VALUES ('{message}', '{id}', 'up')",
+             INSERT INTO chat.feedback (message_id, user_id, rating) VALUES ('{message}', '{id}', 'up');
+             INSERT INTO chat.audit_log (id, actor, action, subject, user_id)
+                VALUES ('{}', 'somebody', 'dead_letter.discard', '{generation}', '{id}')",
+            new(),
             new(),
             new(),
         ))
@@ -220,6 +223,34 @@ async fn nobody_reaches_a_neighbours_rows() {
             "usage_tracking INSERT",
         ]
     );
+}
+
+/// An operator sees whose work there is and how it fares, and nothing that anybody wrote.
+#[tokio::test]
+async fn an_operator_sees_the_work_and_not_the_words() {
+    let world = World::new().await;
+    let (me, neighbour) = (person(&world).await, person(&world).await);
+    let mut superuser = world.env.session().await;
+    let mut session = world.env.session_as(ServingRole::Operator).await;
+    Scope::OwnAndSweep.enter(&mut session, me.id).await;
+    let mut through = Vec::new();
+    for table in tables(&world.env).await {
+        for (verb, sql) in ways_in(&mut superuser, &table, &me, &neighbour).await {
+            match tried(&mut session, &sql).await {
+                Ok(0) => {}
+                Ok(_) => through.push(format!("{table} {verb}")),
+                Err(refused) => assert_eq!(refused.code, DENIED, "{sql}: {refused:?}"),
+            }
+        }
+    }
+    assert_eq!(through, ["audit_log SELECT", "generations SELECT"]);
+    for column in ["partial_content", "usage", "claim_token", "*"] {
+        let refused = session
+            .run(&format!("SELECT {column} FROM chat.generations"))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code, DENIED, "{column}");
+    }
 }
 
 /// The same statements reach one's own rows: what stops them above is whose the rows are.

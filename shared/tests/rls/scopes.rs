@@ -59,7 +59,7 @@ async fn a_worker_that_runs_as_a_person_sees_that_person_only() {
     assert_eq!(world.value("SELECT count(*) FROM chat.messages").await, "1");
 }
 
-/// The API's role may set what it likes; its sweeps find nothing.
+/// The API's role may set what it likes; its sweeps find nothing, or are refused.
 #[tokio::test]
 async fn a_sweep_of_the_api_finds_nothing() {
     let world = World::new().await;
@@ -73,22 +73,23 @@ async fn a_sweep_of_the_api_finds_nothing() {
     let claims = generations::claim(&mut tx, &[sent.generation.id], "api", lease).await;
     assert!(claims.unwrap().is_empty());
     assert!(
-        generations::claim_ready(&mut tx, 10, "api", lease)
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    assert!(
-        generations::ready_unpushed(&mut tx, 0.0, 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    assert!(
         generations::expired_deadlines(&mut tx, 10)
             .await
             .unwrap()
             .is_empty()
+    );
+    drop(tx);
+    // Which queues are open is none of its business.
+    let mut tx = world.api.sweep().await.unwrap();
+    let claims = generations::claim_ready(&mut tx, 10, "api", lease).await;
+    assert!(claims.is_err());
+    drop(tx);
+    let mut tx = world.api.sweep().await.unwrap();
+    let all = shared::domain::Priority::ALL;
+    assert!(
+        generations::ready_unpushed(&mut tx, all, 0.0, 10)
+            .await
+            .is_err()
     );
     drop(tx);
     let mut tx = world.api.sweep().await.unwrap();

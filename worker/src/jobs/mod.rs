@@ -59,6 +59,7 @@ pub async fn run(context: &Context, claim: &Claim, history: History) {
 /// Puts the claim back to be tried after `delay`; `forgive` leaves the attempt uncounted.
 async fn put_back(context: &Context, claim: &Claim, delay: Duration, forgive: bool, reason: &str) {
     count("put_back");
+    context.tally.put_back(claim.priority);
     let stored = persist::until_stored(claim, || async {
         let mut tx = context.db.sweep().await?;
         let done = generations::retry_later(&mut tx, claim.id, claim.token, delay, forgive, reason)

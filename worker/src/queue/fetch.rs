@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use shared::queue::Waiter;
+use shared::domain::Priority;
+use shared::queue::{Waiter, push_front};
 use shared::store::generations::{self, Claim};
 use shared::store::messages::{self, History, HistoryOf};
 use shared::store::{StoreResult, SweepTx};
@@ -53,8 +54,14 @@ impl Fetcher {
             let Some(places) = stopping.run_until_cancelled(self.free_places()).await else {
                 return;
             };
+            let Some(open) = stopping
+                .run_until_cancelled(self.context.gates.open())
+                .await
+            else {
+                return;
+            };
             let Some(fetched) = stopping
-                .run_until_cancelled(self.wait(&mut waiter, places.num_permits()))
+                .run_until_cancelled(self.wait(&mut waiter, places.num_permits(), &open))
                 .await
             else {
                 return;
@@ -110,10 +117,18 @@ impl Fetcher {
         }
     }
 
-    async fn wait(&self, waiter: &mut Waiter, count: usize) -> Fetched {
-        match waiter.wait(count).await {
-            Ok(ids) if ids.is_empty() => Fetched::Nothing,
-            Ok(ids) => Fetched::Ids(ids),
+    async fn wait(&self, waiter: &mut Waiter, count: usize, open: &[Priority]) -> Fetched {
+        match waiter.wait(count, open).await {
+            Ok(None) => Fetched::Nothing,
+            // Paused while the wait went on: they wait where they were.
+            Ok(Some((queue, ids))) if !self.context.gates.is_open(queue) => {
+                let back = ids.into_iter().rev().map(|id| (id, queue));
+                if let Err(failure) = push_front(&self.context.redis, back).await {
+                    tracing::debug!(%failure, "hints of a paused queue not put back");
+                }
+                Fetched::Ids(Vec::new())
+            }
+            Ok(Some((_, ids))) => Fetched::Ids(ids),
             Err(failure) => {
                 tracing::debug!(%failure, "no hints; asking the table");
                 tokio::time::sleep(WITHOUT_REDIS).await;

@@ -4,12 +4,17 @@
 
 mod backend;
 mod fetch;
+mod gates;
+mod measure;
 mod reconcile;
 mod renew;
 mod running;
+mod tally;
 
 pub use backend::{Job, QueueBackend};
 pub use fetch::Fetcher;
+pub use gates::{Gates, watch_gates};
 pub use reconcile::reconcile;
 pub use renew::renew;
 pub use running::{AbortReason, Running, RunningJob};
+pub use tally::{Counted, Score, Tally};

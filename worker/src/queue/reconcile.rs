@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use shared::domain::{GenerationError, GenerationKind};
+use shared::domain::{GenerationError, GenerationKind, Priority};
 use shared::push::{Ended, write_terminal};
 use shared::queue;
 use shared::store::generations::{self, Expired, Ready};
 use shared::store::{StoreResult, maintenance};
 use tokio::time::Instant;
 
+use super::measure::measure;
 use crate::context::Context;
 
 /// Rows repaired in one pass.
 const BATCH: i64 = 500;
 /// A ready row is pushed again when its last push is this old.
 const PUSH_AGAIN_SECONDS: f64 = 15.0;
+/// A list with so many ids needs no more of them: the fleet takes longer than a pass to empty it.
+const ENOUGH: u64 = 500;
 /// After the database was away, leases are left alone for this long: their holders could not renew
 /// either, and may be about to store a finished reply.
 const GRACE_AFTER_OUTAGE: Duration = Duration::from_secs(5);
@@ -32,16 +35,16 @@ struct Pass {
 /// Sweeps for ever.
 pub async fn reconcile(context: Arc<Context>) {
     let mut leases_from = Instant::now();
-    let mut pace = FleetPace::default();
     loop {
         let jitter = rand::rng().random_range(0.8..1.2);
         tokio::time::sleep(context.config.queue.reconcile_every.mul_f64(jitter)).await;
-        match sweep(&context, Instant::now() >= leases_from).await {
+        let queues = with_room(&context).await;
+        match sweep(&context, &queues, Instant::now() >= leases_from).await {
             Ok(Some(pass)) => {
                 follow_up(&context, pass).await;
-                pace.report(&context).await;
+                measure(&context).await;
             }
-            Ok(None) => pace = FleetPace::default(),
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -53,8 +56,25 @@ pub async fn reconcile(context: Arc<Context>) {
     }
 }
 
+/// The queues whose lists are short. A long one has lost nothing that anybody waits for: what is in
+/// it would be pushed a second time, and every fifteen seconds once more.
+async fn with_room(context: &Context) -> Vec<Priority> {
+    match queue::depths(&context.redis).await {
+        Ok(depths) => depths
+            .into_iter()
+            .filter(|(_, depth)| *depth < ENOUGH)
+            .map(|(queue, _)| queue)
+            .collect(),
+        Err(_) => Priority::ALL.to_vec(),
+    }
+}
+
 /// One pass over the table; none when another worker is at it.
-async fn sweep(context: &Context, with_leases: bool) -> StoreResult<Option<Pass>> {
+async fn sweep(
+    context: &Context,
+    queues: &[Priority],
+    with_leases: bool,
+) -> StoreResult<Option<Pass>> {
     let mut tx = context.db.sweep().await?;
     if !maintenance::try_lock(&mut tx, "reconcile").await? {
         return Ok(None);
@@ -64,7 +84,7 @@ async fn sweep(context: &Context, with_leases: bool) -> StoreResult<Option<Pass>
         pass.leases = generations::expired_leases(&mut tx, BATCH).await?;
     }
     pass.deadlines = generations::expired_deadlines(&mut tx, BATCH).await?;
-    pass.ready = generations::ready_unpushed(&mut tx, PUSH_AGAIN_SECONDS, BATCH).await?;
+    pass.ready = generations::ready_unpushed(&mut tx, queues, PUSH_AGAIN_SECONDS, BATCH).await?;
     tx.commit().await?;
     Ok(Some(pass))
 }
@@ -119,42 +139,4 @@ async fn follow_up(context: &Context, pass: Pass) {
 fn count(action: &'static str, rows: usize) {
     metrics::counter!(shared::metrics::RECONCILE_ACTIONS, "action" => action)
         .increment(rows as u64);
-}
-
-/// How quickly the fleet ends generations, from the counter that all workers share.
-#[derive(Debug, Default)]
-struct FleetPace {
-    last: Option<(u64, Instant)>,
-    gap_ms: Option<f64>,
-}
-
-impl FleetPace {
-    async fn report(&mut self, context: &Context) {
-        let now = Instant::now();
-        let Ok(ended) = queue::ended(&context.redis).await else {
-            return;
-        };
-        if let Some((before, at)) = self.last
-            && ended > before
-        {
-            let gap = (now - at).as_secs_f64() * 1000.0 / (ended - before) as f64;
-            self.gap_ms = Some(
-                self.gap_ms
-                    .map_or(gap, |average| average + (gap - average) * 0.3),
-            );
-        }
-        if self.last.is_none_or(|(before, _)| ended != before) {
-            self.last = Some((ended, now));
-            let averages = context.pace.averages();
-            if let Err(failure) = queue::report_pace(&context.redis, &averages, self.gap_ms).await {
-                tracing::debug!(%failure, "pace not reported");
-            }
-        }
-        if let Ok(depths) = queue::depths(&context.redis).await {
-            for (priority, depth) in depths {
-                metrics::gauge!(shared::metrics::QUEUE_DEPTH, "priority" => priority.as_str())
-                    .set(depth as f64);
-            }
-        }
-    }
 }

@@ -1,8 +1,9 @@
-//! Keeping the leases of everything this worker runs.
+//! Keeping the leases of everything this worker runs, and its place in the register.
 
 use std::sync::Arc;
 
-use shared::store::{StoreResult, generations};
+use shared::store::fleet::{self, Beat};
+use shared::store::{StoreResult, SweepTx, generations};
 use tokio::time::MissedTickBehavior;
 
 use crate::context::Context;
@@ -15,9 +16,6 @@ pub async fn renew(context: Arc<Context>) {
         ticks.tick().await;
         let claims = context.running.claims();
         metrics::gauge!(shared::metrics::IN_FLIGHT).set(claims.len() as f64);
-        if claims.is_empty() {
-            continue;
-        }
         match renew_once(&context, &claims).await {
             Ok(renewed) => context.running.abort_lost(&claims, &renewed),
             // Nobody can take the rows over while the database is away, so the jobs go on.
@@ -34,7 +32,34 @@ async fn renew_once(
     claims: &[(uuid::Uuid, uuid::Uuid)],
 ) -> StoreResult<Vec<uuid::Uuid>> {
     let mut tx = context.db.sweep_async().await?;
-    let renewed = generations::renew(&mut tx, claims, context.config.queue.lease).await?;
+    let renewed = match claims {
+        [] => Vec::new(),
+        claims => generations::renew(&mut tx, claims, context.config.queue.lease).await?,
+    };
+    beat(context, &mut tx).await?;
     tx.commit().await?;
     Ok(renewed)
+}
+
+/// Signs the register of workers.
+async fn beat(context: &Context, tx: &mut SweepTx) -> StoreResult<()> {
+    let score = context.tally.score();
+    let settings = &context.config.queue;
+    let places = f64::from(settings.concurrency);
+    let beat = Beat {
+        boot: context.boot,
+        name: &settings.name,
+        version: env!("CARGO_PKG_VERSION"),
+        up: score.up,
+        draining: score.draining,
+        concurrency: i32::try_from(settings.concurrency).unwrap_or(i32::MAX),
+        lease: settings.lease,
+        in_flight: i32::try_from(score.running).unwrap_or(i32::MAX),
+        rates: score.rates,
+        capacity: score
+            .mean
+            .filter(|mean| *mean > 0.0)
+            .map(|mean| places / mean),
+    };
+    fleet::beat(tx, &beat).await
 }

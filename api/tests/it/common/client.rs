@@ -19,6 +19,7 @@ pub(crate) struct Client {
     pub(crate) url: String,
     pub(crate) user: Uuid,
     token: Option<String>,
+    service_key: Option<&'static str>,
     http: reqwest::Client,
 }
 
@@ -36,6 +37,7 @@ impl Client {
             url,
             user,
             token: Some(token(user)),
+            service_key: None,
             http: http_client(),
         }
     }
@@ -46,6 +48,20 @@ impl Client {
             token: None,
             ..self.clone()
         }
+    }
+
+    /// Another service at the same replica.
+    pub(crate) fn service(&self) -> Self {
+        Self {
+            token: None,
+            service_key: Some(SERVICE_KEY),
+            ..self.clone()
+        }
+    }
+
+    /// The same user, who pays.
+    pub(crate) fn premium(&self) -> Self {
+        self.with_token(token_with(json!({ "sub": self.user, "tier": "premium" })))
     }
 
     /// The same client with another token.
@@ -69,7 +85,10 @@ impl Client {
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.url));
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(key) = self.service_key {
+            request = request.header("x-service-key", key);
+        }
         match &self.token {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
             None => request,

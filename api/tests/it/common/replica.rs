@@ -42,7 +42,8 @@ impl Replica {
             let db = Db::connect_lazy(&config.db, ServingRole::Api).unwrap();
             let redis = Redis::connect_lazy(&config.redis).unwrap();
             let gate = Gate::new(config.api, clock).unwrap();
-            let state = AppState::new(gate, config.models, db, redis, stop.clone()).unwrap();
+            let view = Db::connect_lazy(&config.operator_db, ServingRole::Operator).unwrap();
+            let state = AppState::new(gate, config.models, db, view, redis, stop.clone()).unwrap();
             let listener = api::serve::listen(server.address).unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             let closing = state.closing.clone();

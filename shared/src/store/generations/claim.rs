@@ -149,7 +149,7 @@ pub async fn claim(
 
 /// Claims up to `limit` ready generations straight from the table, for a worker whose lists gave
 /// nothing: Redis is away, or has lost what was pushed. Each priority is read in the order of the
-/// index of ready rows, so that a long backlog is not sorted.
+/// index of ready rows, so that a long backlog is not sorted. Paused ones are left alone.
 ///
 /// # Errors
 /// When the database fails.
@@ -165,6 +165,7 @@ pub async fn claim_ready(
              CROSS JOIN LATERAL (
                  SELECT * FROM chat.generations r
                  WHERE r.priority = p.name AND r.status = 'queued' AND r.run_at <= now()
+                   AND NOT EXISTS (SELECT FROM chat.queues q WHERE q.name = p.name AND q.paused_at IS NOT NULL)
                    AND NOT EXISTS (
                         SELECT FROM chat.generations o
                         WHERE o.conversation_id = r.conversation_id AND o.id < r.id

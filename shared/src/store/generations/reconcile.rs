@@ -85,22 +85,26 @@ pub async fn expired_deadlines(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<
 
 /// Finds generations that are due and head of their conversation but were not pushed within
 /// `older_than_seconds`, and marks them as pushed. Retries that came due and heads that were parked
-/// are found here, as are those whose push was lost.
+/// are found here, as are those whose push was lost. Only these `queues` are looked at, and paused
+/// ones are not.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn ready_unpushed(
     tx: &mut SweepTx,
+    queues: &[Priority],
     older_than_seconds: f64,
     limit: i64,
 ) -> StoreResult<Vec<Ready>> {
+    let queues: Vec<String> = queues.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
         r#"WITH ready AS MATERIALIZED (
-               SELECT r.id FROM unnest(ARRAY['premium', 'standard', 'background']) AS p (name)
+               SELECT r.id FROM unnest($3::text[]) AS p (name)
                CROSS JOIN LATERAL (
                    SELECT r.id FROM chat.generations r
                    WHERE r.priority = p.name AND r.status = 'queued'
                      AND r.run_at <= now() - interval '500 milliseconds'
+                     AND NOT EXISTS (SELECT FROM chat.queues q WHERE q.name = p.name AND q.paused_at IS NOT NULL)
                      AND (r.pushed_at IS NULL OR r.pushed_at < now() - $1 * interval '1 second'
                           OR r.pushed_at < r.run_at)
                      AND NOT EXISTS (
@@ -114,6 +118,7 @@ pub async fn ready_unpushed(
            RETURNING g.id, g.priority AS "priority: Priority""#,
         older_than_seconds,
         limit,
+        &queues,
     )
     .fetch_all(tx.conn())
     .await?;

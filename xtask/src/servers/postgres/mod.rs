@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 
 use self::data::Data;
@@ -134,7 +134,12 @@ impl Postgres {
         file: &Path,
     ) -> anyhow::Result<()> {
         let mut psql = self.psql(database);
-        psql.arg("--single-transaction");
+        // As `migrate` does: the first line of a migration may ask for none.
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        if !text.starts_with("-- no-transaction") {
+            psql.arg("--single-transaction");
+        }
         if let Some(before) = before {
             psql.args(["--command", before]);
         }
