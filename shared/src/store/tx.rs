@@ -54,6 +54,9 @@ impl Db {
         // it once per connection saves more than any better plan could, and cannot flip. A pooler
         // that refuses start-up options must be told to ignore them.
         options = options.options([("plan_cache_mode", "force_generic_plan"), ("jit", "off")]);
+        // A process that stands still or is cut off in the middle of a transaction would hold its locks
+        // for ever. None of ours waits for anything but its next statement.
+        options = options.options([("idle_in_transaction_session_timeout", "5s")]);
         if options.get_username() != role.as_str() {
             options = options.options([("role", role.as_str())]);
         }
@@ -119,8 +122,10 @@ impl Db {
     /// # Errors
     /// When no connection can be had.
     pub async fn sweep(&self) -> StoreResult<SweepTx> {
+        // Whoever stands still in a sweep keeps the whole fleet from finding lost work.
+        let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL idle_in_transaction_session_timeout = '500ms'";
         Ok(SweepTx {
-            tx: self.begin("BEGIN; SET LOCAL app.sweep = 'on'").await?,
+            tx: self.begin(begin).await?,
         })
     }
 
