@@ -32,6 +32,32 @@ impl Replica {
         Self::at(world, Some(database))
     }
 
+    /// A replica whose commands may not read logs, until that is lifted. Its subscription is as any.
+    pub(crate) async fn barred_from_logs(world: &World) -> (Self, Barred) {
+        let barred = Barred {
+            redis: world.env.redis(),
+            name: Uuid::new_v4().simple().to_string(),
+        };
+        barred
+            .set(&[
+                "on",
+                &format!(">{}", barred.name),
+                "~*",
+                "&*",
+                "+@all",
+                "-xrange",
+            ])
+            .await;
+        let mut config = world.env.redis_config();
+        let url = config.url.expose_secret();
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        config.url = format!("{scheme}://{0}:{0}@{host}", barred.name).into();
+        let mut replica = Self::at(world, None);
+        replica.redis = Redis::connect_lazy(&config).unwrap();
+        (replica, barred)
+    }
+
     fn at(world: &World, database: Option<u8>) -> Self {
         let mut config = world.env.redis_config();
         if let Some(database) = database {
@@ -72,6 +98,24 @@ impl Replica {
     ) -> Vec<Arc<PushedEvent>> {
         let mut follow = self.follow(world, id, after).await;
         rest(&mut follow).await
+    }
+}
+
+/// A user of Redis who may not do everything.
+pub(crate) struct Barred {
+    redis: Redis,
+    name: String,
+}
+
+impl Barred {
+    async fn set(&self, rules: &[&str]) {
+        let mut command = ::redis::cmd("ACL");
+        command.arg("SETUSER").arg(&self.name).arg(rules);
+        self.redis.command::<String>(&command).await.unwrap();
+    }
+
+    pub(crate) async fn lift(self) {
+        self.set(&["+xrange"]).await;
     }
 }
 
