@@ -1,5 +1,8 @@
 //! Server-Sent Events: live, resumed, from any replica.
 
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::common::{EventStream, TestApp, conversation, sse, until};
@@ -92,6 +95,37 @@ async fn a_stream_cut_in_the_middle_goes_on_at_another_replica() {
             .await,
     );
     sse::assert_ordered(&events);
+    assert_eq!(
+        events.last().unwrap()["data"]["assistant_message"]["content"],
+        sse::text(&events)
+    );
+}
+
+/// The replica hears what is new and cannot read what it missed: that comes first all the same.
+#[tokio::test]
+async fn a_log_that_cannot_be_read_for_a_while_leaves_no_gap() {
+    let barred = shared::testing::TestEnv::new()
+        .await
+        .redis_user(&["-xrange"])
+        .await;
+    let url = barred.url();
+    let mut app = TestApp::with(&[("REDIS_URL", url.expose_secret())]).await;
+    let user = app.user();
+    let id = conversation(&user).await;
+    let sent = user.say(&id, "[[sim:hold=8,tokens=16]] halves").await;
+    let generation = sent.text("/generation/id");
+    // The feed of the conversation has seen the first event, and nothing of what follows.
+    let path = format!("/api/chat/conversations/{id}/events");
+    let after = format!("{generation}.0000.0000000001");
+    let mut feed = EventStream::open(&user, &path, Some(&after)).await;
+    app.start_worker();
+    let early = tokio::time::timeout(Duration::from_millis(700), feed.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    barred.set(&["+xrange"]).await;
+    app.simulator.release();
+    let events = feed.through("generation.completed").await;
+    sse::assert_ordered(&events);
+    assert_eq!(events[0]["type"], "generation.in_progress");
     assert_eq!(
         events.last().unwrap()["data"]["assistant_message"]["content"],
         sse::text(&events)

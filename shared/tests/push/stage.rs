@@ -9,6 +9,7 @@ use shared::id::EventId;
 use shared::push::{Ended, Follow, Hub, LogWriter, PushedEvent, write_terminal};
 use shared::redis::Redis;
 use shared::store::generations::{Claim, Finished};
+use shared::testing::RedisUser;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -33,26 +34,10 @@ impl Replica {
     }
 
     /// A replica whose commands may not read logs, until that is lifted. Its subscription is as any.
-    pub(crate) async fn barred_from_logs(world: &World) -> (Self, Barred) {
-        let barred = Barred {
-            redis: world.env.redis(),
-            name: Uuid::new_v4().simple().to_string(),
-        };
-        barred
-            .set(&[
-                "on",
-                &format!(">{}", barred.name),
-                "~*",
-                "&*",
-                "+@all",
-                "-xrange",
-            ])
-            .await;
+    pub(crate) async fn barred_from_logs(world: &World) -> (Self, RedisUser) {
+        let barred = world.env.redis_user(&["-xrange"]).await;
         let mut config = world.env.redis_config();
-        let url = config.url.expose_secret();
-        let (scheme, rest) = url.split_once("://").unwrap();
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        config.url = format!("{scheme}://{0}:{0}@{host}", barred.name).into();
+        config.url = barred.url();
         let mut replica = Self::at(world, None);
         replica.redis = Redis::connect_lazy(&config).unwrap();
         (replica, barred)
@@ -98,24 +83,6 @@ impl Replica {
     ) -> Vec<Arc<PushedEvent>> {
         let mut follow = self.follow(world, id, after).await;
         rest(&mut follow).await
-    }
-}
-
-/// A user of Redis who may not do everything.
-pub(crate) struct Barred {
-    redis: Redis,
-    name: String,
-}
-
-impl Barred {
-    async fn set(&self, rules: &[&str]) {
-        let mut command = ::redis::cmd("ACL");
-        command.arg("SETUSER").arg(&self.name).arg(rules);
-        self.redis.command::<String>(&command).await.unwrap();
-    }
-
-    pub(crate) async fn lift(self) {
-        self.set(&["+xrange"]).await;
     }
 }
 
