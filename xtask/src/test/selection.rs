@@ -42,6 +42,11 @@ impl Selection {
         self.everything
     }
 
+    /// Whether this package is named.
+    pub(crate) fn names(&self, package: &str) -> bool {
+        self.packages.iter().any(|name| name == package)
+    }
+
     pub(crate) fn names_packages(&self) -> bool {
         !self.packages.is_empty()
     }
