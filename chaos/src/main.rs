@@ -140,8 +140,11 @@ async fn go(options: &Options) -> anyhow::Result<ExitCode> {
             let only = options
                 .only
                 .map_or(String::new(), |fault| format!(" --fault {}", fault.name()));
+            let crowd = options
+                .crowd
+                .map_or(String::new(), |crowd| format!(" --crowd {crowd}"));
             report::line(&format!(
-                "\na promise was broken; again with: cargo xtask chaos --seed {} --minutes {}{only}",
+                "\na promise was broken; again with: cargo xtask chaos --seed {} --minutes {}{only}{crowd}",
                 options.seed, options.minutes
             ));
             Ok(ExitCode::FAILURE)

@@ -156,25 +156,30 @@ impl Run {
 
     /// Serves a crowd as large as any that comes, and measures what is left of it.
     async fn warm_up(&mut self) -> anyhow::Result<Baseline> {
-        self.crowd().await?;
+        let served = self.serve_crowd().await?;
         let baseline = check::measure(&mut self.stage.fleet).await?;
         report::line(&format!(
-            "warmed up with {} replies at the same time; faults begin",
-            self.stage.crowd
+            "warmed up with {served} replies at the same time; faults begin"
         ));
         Ok(baseline)
     }
 
-    async fn crowd(&mut self) -> anyhow::Result<()> {
-        let stage = &self.stage;
-        stage.load.burst(stage.crowd, "[[sim:ttft=2000]]").await?;
+    /// Has a crowd in flight at the same time, lets it go, and waits until all is quiet.
+    async fn serve_crowd(&mut self) -> anyhow::Result<u64> {
+        let served = self.stage.gather_crowd().await?;
         // Seen only once the monitor has looked after the last message.
         let looks = self.monitor.looks();
         while self.monitor.looks() < looks + 2 || self.monitor.backlog() > 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            self.pause_and_release().await;
         }
         tokio::time::sleep(SETTLE).await;
-        Ok(())
+        Ok(served)
+    }
+
+    /// A reply that was to stand still may begin after everything was released.
+    async fn pause_and_release(&self) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.stage.simulator.release();
     }
 
     async fn one(&mut self, planned: &Planned) -> anyhow::Result<()> {
@@ -218,7 +223,7 @@ impl Run {
                 ));
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            self.pause_and_release().await;
         }
         Verdict {
             name: "I6",
@@ -235,7 +240,7 @@ impl Run {
         drained: Verdict,
     ) -> anyhow::Result<bool> {
         // The streams of what has just ended are still read; new messages come from nobody.
-        self.crowd().await?;
+        self.serve_crowd().await?;
         let memory = baseline.judge(&check::measure(&mut self.stage.fleet).await?);
         let stage = &mut self.stage;
         let facts = Facts::read(

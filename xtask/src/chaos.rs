@@ -106,9 +106,9 @@ impl Handed {
         api: &Path,
     ) -> anyhow::Result<Self> {
         let dir = instance.dir.clone();
-        for server in ["postgres", "redis"] {
+        for (place, server) in [(0, "postgres"), (1, "redis")] {
             let file = dir.join(format!("{server}.port"));
-            fs::write(&file, ports::kept_free()?.to_string())
+            fs::write(&file, ports::kept_free(place)?.to_string())
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
         let wanted = Wanted {

@@ -201,16 +201,7 @@ impl Stage {
     }
 
     pub(super) async fn kill_fleet(&mut self, dice: &mut Dice) -> anyhow::Result<Outcome> {
-        // Slow only the first time; whoever takes over gets the reply at once.
-        self.load
-            .burst(self.crowd, "[[sim:drip=2500,times=1]]")
-            .await?;
-        let enough = self.crowd as u64 * 9 / 10;
-        let many = self
-            .simulator
-            .wait_for_stats(|stats| stats.in_flight >= enough);
-        let _ = tokio::time::timeout(PATIENCE, many).await;
-        let in_flight = self.simulator.stats().in_flight;
+        let in_flight = self.gather_crowd().await?;
         for worker in &mut self.fleet.workers {
             worker.process.signal(Signal::SIGKILL);
         }
@@ -224,6 +215,21 @@ impl Stage {
         Ok(Outcome::Done(format!(
             "all workers, {in_flight} replies in flight"
         )))
+    }
+
+    /// Sends a crowd of messages whose replies stand still after some words, the first time they are
+    /// made, until the simulator releases them. Returns how many calls are in flight then.
+    pub(crate) async fn gather_crowd(&self) -> anyhow::Result<u64> {
+        // The comments keep the workers from giving up.
+        let marker = "[[sim:hold=2,processing=1000,times=1]]";
+        self.load.burst(self.crowd, marker).await?;
+        let crowd = self.crowd as u64;
+        let all = self
+            .simulator
+            .wait_for_stats(|stats| stats.in_flight >= crowd);
+        // One that was cancelled, or failed for another reason, is not waited for.
+        let _ = tokio::time::timeout(PATIENCE, all).await;
+        Ok(self.simulator.stats().in_flight)
     }
 
     pub(super) async fn kill_api(&mut self, dice: &mut Dice) -> anyhow::Result<Outcome> {

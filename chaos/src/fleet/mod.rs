@@ -172,7 +172,8 @@ impl Fleet {
         set("UPSTREAM_CONNECT_TIMEOUT", "2".to_owned());
         set("UPSTREAM_FIRST_TOKEN_TIMEOUT", "4".to_owned());
         set("UPSTREAM_IDLE_TIMEOUT", "4".to_owned());
-        set("UPSTREAM_TOTAL_TIMEOUT", "20".to_owned());
+        // A crowd is held until all of it is there.
+        set("UPSTREAM_TOTAL_TIMEOUT", "300".to_owned());
         Ok(Member {
             process: process(parts.worker, parts, children, name, env),
             database,

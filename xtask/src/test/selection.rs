@@ -91,6 +91,7 @@ mod tests {
             assert!(!selection.needs_processes(), "{args}");
         }
         assert!(of("-p shared -p balas-api").needs_processes());
+        assert!(of("-p shared -p chaos").names("chaos") && !of("chaos").names("chaos"));
         assert!(!of("x -- -p shared").names_packages());
     }
 }
