@@ -281,3 +281,34 @@ async fn a_dropped_commit_is_whole_or_nothing() {
         rig.world.execute("DELETE FROM chat.usage_tracking").await;
     }
 }
+
+/// As a process does that is frozen, or whose machine is gone without a word.
+#[tokio::test]
+async fn who_stands_still_in_a_transaction_loses_it_and_its_locks() {
+    let world = World::new().await;
+    let mut frozen = world.worker.sweep().await.unwrap();
+    assert!(
+        maintenance::try_lock(&mut frozen, "reconcile")
+            .await
+            .unwrap()
+    );
+    until("another worker may sweep", async || {
+        let mut tx = world.worker.sweep().await.unwrap();
+        let free = maintenance::try_lock(&mut tx, "reconcile").await.unwrap();
+        free.then_some(())
+    })
+    .await;
+    assert!(frozen.commit().await.unwrap_err().is_unavailable());
+
+    let conversation = world.conversation().await;
+    let mut frozen = world.api.user(world.user).await.unwrap();
+    assert!(
+        generations::lock_conversation(&mut frozen, conversation)
+            .await
+            .unwrap()
+    );
+    let mut other = world.api.user(world.user).await.unwrap();
+    let locked = generations::lock_conversation(&mut other, conversation);
+    assert!(common::in_time("the lock is free", locked).await.unwrap());
+    assert!(frozen.commit().await.unwrap_err().is_unavailable());
+}

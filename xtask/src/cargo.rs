@@ -68,6 +68,29 @@ pub(crate) fn build_binaries(project: &Project, profile: Profile) -> anyhow::Res
     )
 }
 
+/// Builds the fault suite and the processes that it breaks.
+pub(crate) fn build_chaos(project: &Project, profile: Profile) -> anyhow::Result<()> {
+    let mut build = Command::new(program(project));
+    build
+        .current_dir(&project.root)
+        .args([
+            "build",
+            "--package",
+            "balas-api",
+            "--package",
+            "balas-worker",
+        ])
+        .args(["--package", "chaos", "--bins"]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    run(
+        project,
+        build,
+        "the sources do not build: see what the compiler says above",
+    )
+}
+
 /// Runs a cargo command; `otherwise` is the error when it does not succeed.
 pub(crate) fn run(project: &Project, mut command: Command, otherwise: &str) -> anyhow::Result<()> {
     clean_env(&mut command);
@@ -82,7 +105,16 @@ pub(crate) fn run(project: &Project, mut command: Command, otherwise: &str) -> a
 
 /// Fails unless what `up` starts has been built.
 pub(crate) fn check_built(project: &Project, profile: Profile) -> anyhow::Result<()> {
-    for name in BINARIES {
+    check_binaries(project, profile, &BINARIES)
+}
+
+/// Fails unless these binaries have been built.
+pub(crate) fn check_binaries(
+    project: &Project,
+    profile: Profile,
+    names: &[&str],
+) -> anyhow::Result<()> {
+    for name in names {
         let path = binary(project, profile, name);
         if !path.is_file() {
             bail!("{} is not built: leave out --no-build", path.display());

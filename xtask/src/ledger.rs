@@ -30,6 +30,11 @@ impl Ledger {
         Self(path)
     }
 
+    /// Where it is, for a child that starts children of its own and adds them in the same form.
+    pub(crate) fn file(&self) -> &std::path::Path {
+        &self.0
+    }
+
     /// Remembers a child. The start time is part of it because process ids are used again.
     pub(crate) fn add(&self, child: u32, name: &str) -> anyhow::Result<()> {
         let Some(started) = start_time(child) else {

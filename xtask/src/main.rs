@@ -3,6 +3,7 @@
 //! Kept to a few dependencies on purpose: the first command a newcomer types waits for this crate.
 
 mod cargo;
+mod chaos;
 mod clock;
 mod env;
 mod files;
@@ -79,6 +80,30 @@ enum Action {
         /// Test names to run and further arguments for the test runner
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
+    },
+    /// Break everything that can break while messages come in, then check what Balas promises
+    Chaos {
+        /// What decides the order of the faults; any number, and the one of a failed run replays it
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How long faults go on; healing and checking come on top
+        #[arg(long, default_value_t = 2.0)]
+        minutes: f64,
+        /// Only this fault, again and again
+        #[arg(long)]
+        fault: Option<String>,
+        /// Replies in flight when everybody is killed: 2000 in a run of ten minutes or more
+        #[arg(long)]
+        crowd: Option<u32>,
+        /// Print the faults and what they do
+        #[arg(long)]
+        list: bool,
+        /// Build with optimisations
+        #[arg(long)]
+        release: bool,
+        /// Start what was built last
+        #[arg(long)]
+        no_build: bool,
     },
     /// Print a user token
     Token {
@@ -163,6 +188,30 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             until_stopped(services::run(&project, rabbitmq).map(|()| ExitCode::SUCCESS))
         }
         Action::Test { args } => test::run(&project, &args),
+        Action::Chaos {
+            seed,
+            minutes,
+            fault,
+            crowd,
+            list,
+            release,
+            no_build,
+        } => {
+            let options = chaos::Options {
+                seed,
+                minutes,
+                fault,
+                crowd,
+                list,
+                profile: if release {
+                    Profile::Release
+                } else {
+                    Profile::Debug
+                },
+                build: !no_build,
+            };
+            chaos::run(&project, &options)
+        }
         Action::Token {
             user,
             tier,

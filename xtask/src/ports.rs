@@ -20,6 +20,21 @@ pub(crate) fn any_free() -> anyhow::Result<u16> {
         .port())
 }
 
+/// A free port for a server that is stopped and started again on it. The kernel takes the ports of
+/// outgoing connections from 32768 on, so that one from there could be gone at the restart, or a client
+/// could even connect to itself. Different places give different ports while none of them is in use.
+pub(crate) fn kept_free(place: u16) -> anyhow::Result<u16> {
+    const FIRST: u16 = 15_000;
+    const COUNT: u16 = 16_000;
+    // Runs that start together begin at different places.
+    let start = std::process::id() + u32::from(place) * 101;
+    let start = u16::try_from(start % u32::from(COUNT)).unwrap_or_default();
+    (0..COUNT)
+        .map(|number| FIRST + (start + number) % COUNT)
+        .find(|port| is_free(*port))
+        .context("no port between 15000 and 31000 is free on 127.0.0.1")
+}
+
 /// `wanted` if nobody listens on it, any other free one otherwise.
 pub(crate) fn free_or_other(wanted: u16) -> anyhow::Result<u16> {
     if is_free(wanted) {
@@ -63,6 +78,15 @@ mod tests {
         assert!(!is_free(taken));
         assert!(answers(taken));
         assert_ne!(free_or_other(taken).unwrap(), taken);
+    }
+
+    #[test]
+    fn a_port_for_restarts_is_free_and_none_that_clients_get() {
+        let port = kept_free(0).unwrap();
+        assert!((15_000..31_000).contains(&port));
+        assert_ne!(kept_free(1).unwrap(), port);
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert_ne!(kept_free(0).unwrap(), port);
     }
 
     #[test]

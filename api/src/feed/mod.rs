@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use shared::id::EventId;
 use shared::push::{Feed, PushedEvent, Subscription, read_log, terminal_event};
-use shared::store::StoreResult;
+use shared::redis::RedisFailure;
 use shared::store::generations::{self, Filter};
+use shared::store::{StoreError, StoreResult};
 use uuid::Uuid;
 
 use self::seen::Seen;
@@ -90,7 +91,7 @@ impl LiveFeed {
             if !self.work.is_empty() {
                 // Rare and large, so it takes no room in the ten thousand feeds that are idle.
                 if let Err(error) = Box::pin(self.catch_up()).await {
-                    // What has to be read is read once the database is back; nothing is left out.
+                    // What has to be read is read once it can be; nothing is left out.
                     tracing::warn!(user.id = %self.user_id, error = chain(&error), "failed to catch up with events");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -113,7 +114,7 @@ impl LiveFeed {
     }
 
     /// Does the first piece of work. It leaves the queue only when it is done.
-    async fn catch_up(&mut self) -> StoreResult<()> {
+    async fn catch_up(&mut self) -> Result<(), Behind> {
         let Some(work) = self.work.front_mut() else {
             return Ok(());
         };
@@ -123,7 +124,8 @@ impl LiveFeed {
         let next = match work {
             Work::Missed(event) => {
                 if let Some(id) = event.generation_id {
-                    found = log(&self.app, id, self.seen.last(id)).await;
+                    let after = self.seen.last(id);
+                    found = whole_log(&self.app, self.user_id, id, after).await?;
                 }
                 found.push(Arc::clone(event));
                 None
@@ -197,14 +199,26 @@ async fn missed(
         .collect())
 }
 
-async fn log(app: &AppState, id: Uuid, after: Option<EventId>) -> Vec<Arc<PushedEvent>> {
-    match read_log(&app.redis, id, after).await {
-        Ok(events) => events.into_iter().map(Arc::new).collect(),
-        Err(failure) => {
-            tracing::debug!(generation.id = %id, %failure, "log not read");
-            Vec::new()
-        }
-    }
+/// What cannot be read now. Going on without would leave a hole.
+#[derive(Debug, thiserror::Error)]
+enum Behind {
+    #[error(transparent)]
+    Row(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] RedisFailure),
+}
+
+async fn log(
+    app: &AppState,
+    id: Uuid,
+    after: Option<EventId>,
+) -> Result<Vec<Arc<PushedEvent>>, RedisFailure> {
+    let events = read_log(&app.redis, id, after).await?;
+    Ok(events.into_iter().map(Arc::new).collect())
+}
+
+fn is_whole(events: &[Arc<PushedEvent>]) -> bool {
+    events.last().is_some_and(|event| event.kind.is_terminal())
 }
 
 /// The log, and the terminal event from the row where the log does not have it (any more).
@@ -213,20 +227,23 @@ async fn whole_log(
     user_id: Uuid,
     id: Uuid,
     after: Option<EventId>,
-) -> StoreResult<Vec<Arc<PushedEvent>>> {
+) -> Result<Vec<Arc<PushedEvent>>, Behind> {
     if after.is_some_and(|id| id.seq == EventId::TERMINAL_SEQ) {
         return Ok(Vec::new());
     }
-    let mut events = log(app, id, after).await;
-    if !events.last().is_some_and(|event| event.kind.is_terminal())
-        && let Some((generation, _)) = load_generation(app, user_id, id).await?
-        && let Some(event) = terminal_event(&generation)
-    {
-        // The row ends before the log does: what came meanwhile stands before the end.
-        events = log(app, id, after).await;
-        if !events.last().is_some_and(|event| event.kind.is_terminal()) {
-            events.push(Arc::new(PushedEvent::from(&event)));
-        }
+    let logged = log(app, id, after).await;
+    if logged.as_deref().is_ok_and(is_whole) {
+        return Ok(logged?);
+    }
+    let row = load_generation(app, user_id, id).await?;
+    let Some(event) = row.and_then(|(generation, _)| terminal_event(&generation)) else {
+        return Ok(logged?);
+    };
+    // The row ends before the log does: what came meanwhile stands before the end. Where the log
+    // cannot be read, the end brings the whole reply all the same.
+    let mut events = log(app, id, after).await.unwrap_or_default();
+    if !is_whole(&events) {
+        events.push(Arc::new(PushedEvent::from(&event)));
     }
     Ok(events)
 }

@@ -1,5 +1,8 @@
 //! Server-Sent Events: live, resumed, from any replica.
 
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::common::{EventStream, TestApp, conversation, sse, until};
@@ -96,6 +99,42 @@ async fn a_stream_cut_in_the_middle_goes_on_at_another_replica() {
         events.last().unwrap()["data"]["assistant_message"]["content"],
         sse::text(&events)
     );
+}
+
+/// The replica hears what is new and cannot read what it missed: that comes first all the same.
+#[tokio::test]
+async fn a_log_that_cannot_be_read_for_a_while_leaves_no_gap() {
+    let barred = shared::testing::TestEnv::new()
+        .await
+        .redis_user(&["-xrange"])
+        .await;
+    let url = barred.url();
+    let mut app = TestApp::with(&[("REDIS_URL", url.expose_secret())]).await;
+    let user = app.user();
+    let id = conversation(&user).await;
+    app.start_worker();
+    let sent = user
+        .say(&id, "[[sim:hold=4,tokens=60,drip=300]] slowly")
+        .await;
+    until(async || {
+        let calls = app.simulator.calls();
+        calls.iter().find(|call| call.tokens_sent >= 4).map(drop)
+    })
+    .await;
+    // The feed of the conversation is resumed after the first event, and hears of the next delta.
+    let path = format!("/api/chat/conversations/{id}/events");
+    let after = format!("{}.0000.0000000001", sent.text("/generation/id"));
+    let mut feed = EventStream::open(&user, &path, Some(&after)).await;
+    app.simulator.release();
+    let early = tokio::time::timeout(Duration::from_millis(900), feed.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    barred.set(&["+xrange"]).await;
+    for number in 1..=5 {
+        let event = feed.next().await.unwrap();
+        let id = event["id"].as_str().unwrap();
+        assert!(id.ends_with(&format!(".0001.{number:010}")), "{id}");
+    }
+    user.post(&sent.text("/links/cancel"), json!({})).await;
 }
 
 #[tokio::test]

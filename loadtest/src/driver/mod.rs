@@ -29,7 +29,9 @@ mod world;
 pub use conditions::{Conditions, Fdatasync};
 pub use measure::Summary;
 pub use options::{Arguments, Arrivals, Common, Load, Scenario};
+pub use process::{Memory, memory};
 pub use report::Report;
+pub use token::Signer;
 
 /// Runs the scenario that was asked for and returns what it found.
 ///

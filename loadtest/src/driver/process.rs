@@ -4,18 +4,18 @@ use anyhow::Context;
 
 /// Resident memory of a process, in kibibytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// Now.
-    pub(crate) now_kib: u64,
+    pub now_kib: u64,
     /// The most it ever was.
-    pub(crate) peak_kib: u64,
+    pub peak_kib: u64,
 }
 
 /// Reads the memory of process `pid`.
 ///
 /// # Errors
 /// There is no such process, or no /proc to read it from (Linux only).
-pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
+pub fn memory(pid: u32) -> anyhow::Result<Memory> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
     let field = |name: &str| {

@@ -19,13 +19,23 @@ struct Claims<'a> {
 }
 
 /// Signs tokens with the first of the secrets the API accepts.
-pub(crate) struct Signer {
+pub struct Signer {
     key: EncodingKey,
     tier: String,
 }
 
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").finish_non_exhaustive()
+    }
+}
+
 impl Signer {
-    pub(crate) fn new(secrets: &str, tier: &str) -> anyhow::Result<Self> {
+    /// A signer for users of `tier`.
+    ///
+    /// # Errors
+    /// The list holds no secret.
+    pub fn new(secrets: &str, tier: &str) -> anyhow::Result<Self> {
         let secret = secrets.split(',').next().unwrap_or_default().trim();
         anyhow::ensure!(
             !secret.is_empty(),
@@ -38,7 +48,10 @@ impl Signer {
     }
 
     /// The `Authorization` header of a user who has never been there before.
-    pub(crate) fn new_user(&self) -> anyhow::Result<String> {
+    ///
+    /// # Errors
+    /// The secret cannot sign.
+    pub fn new_user(&self) -> anyhow::Result<String> {
         let exp = clock::unix_micros() / 1_000_000 + VALID_SECONDS;
         let claims = Claims {
             sub: Uuid::new_v4(),

@@ -68,21 +68,23 @@ impl Follow {
                 return Ok(None);
             }
             if !self.caught_up {
-                self.caught_up = true;
-                self.read_log().await;
+                self.caught_up = self.read_log().await;
                 if self.ready.is_empty() {
                     self.read_row().await?;
+                }
+                if !self.caught_up && self.ready.is_empty() {
+                    tokio::time::sleep(LOOK_AT_ROW).await;
                 }
                 continue;
             }
             match tokio::time::timeout(LOOK_AT_ROW, self.subscription.next()).await {
                 Ok(Feed::Event(event)) if event.generation_id == Some(self.generation_id) => {
-                    // A jump within an attempt means that an event was missed; the log has it.
-                    if self.follows(event.id) {
+                    // A jump within an attempt means that an event was missed; the log has it. While it
+                    // cannot be read, passing this event on would leave a hole: the log has it as well.
+                    if self.follows(event.id) || self.read_log().await {
                         self.ready.push_back(event);
                     } else {
-                        self.read_log().await;
-                        self.ready.push_back(event);
+                        self.caught_up = false;
                     }
                 }
                 Ok(Feed::Event(_)) => {}
@@ -112,11 +114,16 @@ impl Follow {
         Some(event)
     }
 
-    async fn read_log(&mut self) {
+    /// Reads what the log has after the last event. False when it cannot be read now.
+    async fn read_log(&mut self) -> bool {
         match read_log(&self.redis, self.generation_id, self.last).await {
-            Ok(events) => self.ready.extend(events.into_iter().map(Arc::new)),
+            Ok(events) => {
+                self.ready.extend(events.into_iter().map(Arc::new));
+                true
+            }
             Err(failure) => {
-                tracing::debug!(generation.id = %self.generation_id, %failure, "log not read")
+                tracing::debug!(generation.id = %self.generation_id, %failure, "log not read");
+                false
             }
         }
     }

@@ -31,11 +31,12 @@ impl StoreError {
             | sqlx::Error::BeginFailed
             | sqlx::Error::Protocol(_) => true,
             // Classes 08 connection, 53 resources, 57 operator intervention; 25006, a read-only
-            // answer, means that a fail-over left us on a replica; 55000 that the database is
-            // closed to connections for maintenance.
+            // answer, means that a fail-over left us on a replica; 25P03 that we stood still in a
+            // transaction for too long and lost it; 55000 that the database is closed to
+            // connections for maintenance.
             sqlx::Error::Database(inner) => inner.code().is_some_and(|code| {
                 matches!(code.get(..2), Some("08" | "53" | "57"))
-                    || matches!(&*code, "25006" | "55000")
+                    || matches!(&*code, "25006" | "25P03" | "55000")
             }),
             _ => false,
         }

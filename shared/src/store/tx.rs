@@ -66,6 +66,9 @@ impl Db {
             ("enable_mergejoin", "off"),
             ("jit", "off"),
         ]);
+        // A process that stands still or is cut off in the middle of a transaction would hold its locks
+        // for ever. None of ours waits for anything but its next statement.
+        options = options.options([("idle_in_transaction_session_timeout", "5s")]);
         if options.get_username() != role.as_str() {
             options = options.options([("role", role.as_str())]);
         }
@@ -131,8 +134,10 @@ impl Db {
     /// # Errors
     /// When no connection can be had.
     pub async fn sweep(&self) -> StoreResult<SweepTx> {
+        // Whoever stands still in a sweep keeps the whole fleet from finding lost work.
+        let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL idle_in_transaction_session_timeout = '500ms'";
         Ok(SweepTx {
-            tx: self.begin("BEGIN; SET LOCAL app.sweep = 'on'").await?,
+            tx: self.begin(begin).await?,
         })
     }
 

@@ -7,8 +7,10 @@
     reason = "a test that cannot have its servers must fail loudly"
 )]
 
+mod redis_user;
 mod session;
 
+pub use redis_user::RedisUser;
 pub use session::{Refused, Session};
 
 use std::time::Duration;

@@ -2,19 +2,24 @@
 //! forge a setting, hold a lock.
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection, Row as _};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _,
+};
 
 use super::TestEnv;
 use crate::store::ServingRole;
+
+/// What stands for a connection that could not be had or broke, where Postgres itself said nothing.
+const CONNECTION_FAILURE: &str = "08006";
 
 /// A session of its own: its settings and its open transaction last until it is dropped.
 #[derive(Debug)]
 pub struct Session(PgConnection);
 
-/// The database refused a statement.
+/// The database refused a statement, or is away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The SQLSTATE, for example `42501` for a missing privilege.
+    /// The SQLSTATE, for example `42501` for a missing privilege; class 08 when the database is away.
     pub code: String,
     /// The violated constraint, where one was.
     pub constraint: Option<String>,
@@ -23,13 +28,19 @@ pub struct Refused {
 }
 
 impl Session {
+    /// Opens one to any database, for what tests a whole installation from outside.
+    ///
+    /// # Errors
+    /// When the database is away or refuses the login.
+    pub async fn open(database_url: &str) -> Result<Self, Refused> {
+        let opened = PgConnection::connect(database_url).await;
+        opened.map(Self).map_err(refused)
+    }
+
     /// Runs one or more statements. Returns how many rows they changed or gave.
     ///
     /// # Errors
-    /// When the database refuses one.
-    ///
-    /// # Panics
-    /// When the database is away.
+    /// When the database refuses one or is away.
     pub async fn run(&mut self, sql: &str) -> Result<u64, Refused> {
         match self.0.execute(AssertSqlSafe(sql)).await {
             Ok(done) => Ok(done.rows_affected()),
@@ -40,10 +51,10 @@ impl Session {
     /// The rows of a query, every column as text; write `column::text` for what is not text.
     ///
     /// # Errors
-    /// When the database refuses it.
+    /// When the database refuses it or is away.
     ///
     /// # Panics
-    /// When the database is away, or a column is not text.
+    /// When a column is not text.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Refused> {
         let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut self.0).await;
         let columns = |row: PgRow| (0..row.len()).map(|column| row.get(column)).collect();
@@ -61,7 +72,11 @@ fn refused(error: sqlx::Error) -> Refused {
             constraint: refusal.constraint().map(str::to_owned),
             message: refusal.message().to_owned(),
         },
-        other => panic!("the database is away: {other}"),
+        other => Refused {
+            code: CONNECTION_FAILURE.to_owned(),
+            constraint: None,
+            message: other.to_string(),
+        },
     }
 }
 

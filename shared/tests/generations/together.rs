@@ -34,7 +34,7 @@ async fn what_cannot_be_stored_with_the_others_is_left_out() {
     let mut conversation_in_use = world.api.user(world.user).await.unwrap();
     let locked = generations::lock_conversation(&mut conversation_in_use, conversations[2]).await;
     assert!(locked.unwrap());
-    let mut generation_in_use = world.worker.sweep().await.unwrap();
+    let mut generation_in_use = world.worker.sweep_async().await.unwrap();
     let same = [(finishes[4].id, finishes[4].token)];
     generations::renew(&mut generation_in_use, &same, crate::common::LEASE)
         .await

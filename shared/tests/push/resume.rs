@@ -323,3 +323,31 @@ async fn what_is_not_there_ends_at_once() {
     })
     .await;
 }
+
+/// The subscription is there and the log cannot be read: what was missed comes before what is new.
+#[tokio::test]
+async fn a_log_that_cannot_be_read_for_a_while_leaves_no_gap() {
+    let stage = Stage::new().await;
+    let (replica, barred) = Replica::barred_from_logs(&stage.world).await;
+    let mut follow = replica.follow(&stage.world, stage.id(), None).await;
+    let mut writer = stage.writer();
+    for number in 0..5 {
+        writer.write(EventType::Delta, &delta(number)).await;
+    }
+    let early = tokio::time::timeout(Duration::from_millis(300), follow.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    barred.set(&["+xrange"]).await;
+    for number in 5..10 {
+        writer.write(EventType::Delta, &delta(number)).await;
+    }
+    let expected = stage.log().await;
+    assert_eq!(expected.len(), 11);
+    let read = in_time("the stream goes on", async {
+        let mut read = Vec::new();
+        while read.len() < expected.len() {
+            read.push(follow.next().await.unwrap().unwrap().id);
+        }
+        read
+    });
+    assert_eq!(read.await, expected);
+}

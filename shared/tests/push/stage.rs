@@ -9,6 +9,7 @@ use shared::id::EventId;
 use shared::push::{Ended, Follow, Hub, LogWriter, PushedEvent, write_terminal};
 use shared::redis::Redis;
 use shared::store::generations::{Claim, Finished};
+use shared::testing::RedisUser;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -30,6 +31,16 @@ impl Replica {
     /// database. Publishing does not heed it, and nothing else goes through that connection.
     pub(crate) fn marked(world: &World, database: u8) -> Self {
         Self::at(world, Some(database))
+    }
+
+    /// A replica whose commands may not read logs, until that is lifted. Its subscription is as any.
+    pub(crate) async fn barred_from_logs(world: &World) -> (Self, RedisUser) {
+        let barred = world.env.redis_user(&["-xrange"]).await;
+        let mut config = world.env.redis_config();
+        config.url = barred.url();
+        let mut replica = Self::at(world, None);
+        replica.redis = Redis::connect_lazy(&config).unwrap();
+        (replica, barred)
     }
 
     fn at(world: &World, database: Option<u8>) -> Self {

@@ -230,6 +230,10 @@ fn a_breach_of_a_manifest_is_noticed() {
         breaches("api", "[build-dependencies]\nsqlx.workspace = true").len(),
         1
     );
+    assert_eq!(
+        breaches("chaos", "[dependencies]\nbalas-worker.workspace = true").len(),
+        1
+    );
     assert!(breaches("api", "[dev-dependencies]\nbalas-worker.workspace = true").is_empty());
     assert!(
         breaches(

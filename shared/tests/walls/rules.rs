@@ -206,6 +206,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "balas-api",
             "balas-worker",
             "loadtest",
+            "chaos",
         ],
     ),
     (
@@ -244,6 +245,18 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "chaos",
+        &[
+            "sqlx",
+            "axum",
+            "apalis",
+            "apalis-core",
+            "lapin",
+            "balas-api",
+            "balas-worker",
+        ],
+    ),
+    (
         "xtask",
         &[
             "sqlx",
@@ -253,6 +266,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "balas-api",
             "balas-worker",
             "loadtest",
+            "chaos",
         ],
     ),
 ];

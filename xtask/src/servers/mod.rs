@@ -121,6 +121,27 @@ impl Servers {
     }
 }
 
+/// Everything it takes to start a server again, one thing a line: the user and group to run as (or
+/// `-`), the folder to run in, the program, its arguments. For whoever has to kill and start it.
+fn recipe(command: &Command, home: &ServersHome) -> String {
+    let user = home
+        .user
+        .as_ref()
+        .map_or("-".to_owned(), |user| format!("{}:{}", user.uid, user.gid));
+    let dir = command.get_current_dir().unwrap_or(Path::new("."));
+    let mut lines = vec![
+        user,
+        dir.display().to_string(),
+        Path::new(command.get_program()).display().to_string(),
+    ];
+    lines.extend(
+        command
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned()),
+    );
+    lines.join("\n")
+}
+
 /// A command that runs as the servers' user, in a folder it can enter.
 fn server_command(program: &Path, home: &ServersHome, dir: &Path) -> Command {
     let mut command = Command::new(program);
@@ -150,6 +171,22 @@ fn kept_password(file: &Path) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recipe_has_everything_in_its_own_line() {
+        let mut home = ServersHome {
+            dir: "/d".into(),
+            user: None,
+        };
+        let mut command = server_command(Path::new("/bin/postgres"), &home, Path::new("/data dir"));
+        command.args(["-c", "port=5"]);
+        assert_eq!(
+            recipe(&command, &home),
+            "-\n/data dir\n/bin/postgres\n-c\nport=5"
+        );
+        home.user = Some(crate::project::ServerUser { uid: 7, gid: 8 });
+        assert!(recipe(&command, &home).starts_with("7:8\n"));
+    }
 
     #[test]
     fn a_password_is_made_once() {

@@ -94,6 +94,7 @@ pub(crate) struct Valkey {
     port: u16,
     password: String,
     durable: bool,
+    recipe: String,
 }
 
 impl Valkey {
@@ -119,11 +120,13 @@ impl Valkey {
             home.give(&config)?;
             let mut command = server_command(&program.path, home, &data);
             command.arg(&config);
+            let recipe = super::recipe(&command, home);
             let mut valkey = Self {
                 service: Service::spawn(&program.title, command, &log, &instance.ledger)?,
                 port,
                 password: password.clone(),
                 durable: instance.durable,
+                recipe,
             };
             while valkey.service.exited().is_none() {
                 project.interrupt.check()?;
@@ -173,6 +176,11 @@ impl Valkey {
 
     pub(crate) fn service(&mut self) -> &mut Service {
         &mut self.service
+    }
+
+    /// What it takes to start it again; see [`super::recipe`].
+    pub(crate) fn recipe(&self) -> &str {
+        &self.recipe
     }
 
     /// Stops it; with durable data it writes everything out first.

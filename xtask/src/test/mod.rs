@@ -117,6 +117,9 @@ fn build(project: &Project, selection: &Selection) -> anyhow::Result<()> {
         }
         build.args(["--package", "balas-api", "--package", "balas-worker"]);
         build.args(["--package", "loadtest", "--bins"]);
+        if selection.names("chaos") {
+            build.args(["--package", "chaos"]);
+        }
     } else {
         build.args(["--workspace", "--bins", "--tests"]);
     }

@@ -42,6 +42,11 @@ impl Selection {
         self.everything
     }
 
+    /// Whether this package is named.
+    pub(crate) fn names(&self, package: &str) -> bool {
+        self.packages.iter().any(|name| name == package)
+    }
+
     pub(crate) fn names_packages(&self) -> bool {
         !self.packages.is_empty()
     }
@@ -86,6 +91,7 @@ mod tests {
             assert!(!selection.needs_processes(), "{args}");
         }
         assert!(of("-p shared -p balas-api").needs_processes());
+        assert!(of("-p shared -p chaos").names("chaos") && !of("chaos").names("chaos"));
         assert!(!of("x -- -p shared").names_packages());
     }
 }

@@ -316,7 +316,12 @@ fn stop_all<'a>(
     }
 }
 
-fn migrate(project: &Project, api: PathBuf, env: &[(String, String)]) -> anyhow::Result<()> {
+/// Makes or updates the tables.
+pub(crate) fn migrate(
+    project: &Project,
+    api: PathBuf,
+    env: &[(String, String)],
+) -> anyhow::Result<()> {
     ui::progress("Migrating", "the database");
     let mut command = Command::new(api);
     command

@@ -34,6 +34,7 @@ pub(crate) struct Postgres {
     port: u16,
     password: String,
     durable: bool,
+    recipe: String,
 }
 
 impl Postgres {
@@ -56,12 +57,14 @@ impl Postgres {
             for setting in settings(port, instance.durable) {
                 command.arg("-c").arg(setting);
             }
+            let recipe = super::recipe(&command, home);
             let mut postgres = Self {
                 service: Service::spawn("Postgres", command, &log, &instance.ledger)?,
                 programs: programs.clone(),
                 port,
                 password: data.password.clone(),
                 durable: instance.durable,
+                recipe,
             };
             if postgres.wait_ready(&project.interrupt, deadline)? {
                 let _ = fs::write(&port_file, port.to_string());
@@ -111,6 +114,11 @@ impl Postgres {
 
     pub(crate) fn service(&mut self) -> &mut Service {
         &mut self.service
+    }
+
+    /// What it takes to start it again; see [`super::recipe`].
+    pub(crate) fn recipe(&self) -> &str {
+        &self.recipe
     }
 
     /// Runs one statement as superuser and returns what it printed, without decoration.
