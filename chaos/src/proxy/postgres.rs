@@ -402,7 +402,7 @@ mod tests {
             *counts.entry(writes.name()).or_insert(0) += 1;
         }
         assert_eq!(counts["accept"], 1);
-        assert_eq!(counts["finish"], 1);
+        assert_eq!(counts["finish"], 2, "together and alone");
         assert_eq!(counts["claim"], 2, "by id and from the table");
         assert_eq!(counts["sweep"], 1);
     }

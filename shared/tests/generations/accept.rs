@@ -228,7 +228,7 @@ async fn what_waited_for_the_end_of_its_predecessor_is_head() {
         let claim = world
             .claim_one(world.send(conversation, "next").await.generation.id)
             .await;
-        let mut tx = world.worker.sweep().await.unwrap();
+        let mut tx = world.worker.sweep_async().await.unwrap();
         let finish = world.finishing(claim.id, claim.token, "done", false);
         let finished = generations::finish(&mut tx, &finish).await.unwrap();
         assert!(matches!(
