@@ -29,9 +29,7 @@ const PAGE: usize = 512;
 /// attempt or the end is in the log already (-1), or the log does not hold what it should (0).
 /// Events that are in it are left out: the answer to them was lost, not they. One script, so that
 /// nobody hears of an event that is not in the log, or of one after those that the log has lost.
-static APPEND: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"local attempt, terminal, held, acknowledged = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+const APPEND_SOURCE: &str = r"local attempt, terminal, held, acknowledged = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
           local seq = 0
           local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
           if newest then
@@ -47,9 +45,8 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| {
               end
           end
           if seq == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[7]) end
-          return 1",
-    )
-});
+          return 1";
+static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(APPEND_SOURCE));
 
 /// What became of appended events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,19 +209,14 @@ impl LogWriter {
                 )
                 .ignore();
         }
-        for (seq, json) in self.written.iter().skip(self.acknowledged) {
-            pipeline
-                .cmd("XADD")
-                .arg(&key)
-                .arg(format!("{}-{seq}", self.attempt))
-                .arg("e")
-                .arg(json)
-                .ignore();
-            pipeline
-                .cmd("PUBLISH")
-                .arg(&channel)
-                .arg(json.as_str())
-                .ignore();
+        // Nobody may hear of text that the log does not hold: who missed what came before it could
+        // never fill the gap. Where it cannot be appended, the terminal event brings the whole reply.
+        if self.acknowledged < self.written.len() && !self.overtaken {
+            pipeline.cmd("EVAL").arg(APPEND_SOURCE).arg(1).arg(&key);
+            for argument in self.append_arguments(self.acknowledged) {
+                pipeline.arg(argument);
+            }
+            pipeline.ignore();
         }
         let json = terminal.to_json();
         pipeline
@@ -239,19 +231,28 @@ impl LogWriter {
         self.redis.pipeline(&pipeline).await
     }
 
+    fn append_arguments(&self, from: usize) -> Vec<String> {
+        let mut arguments = vec![
+            self.attempt.to_string(),
+            EventId::TERMINAL_SEQ.to_string(),
+            from.to_string(),
+            self.acknowledged.to_string(),
+            LOG_CAP.to_string(),
+            user_channel(&self.redis, self.user_id),
+            millis(LOG_LIFETIME).to_string(),
+        ];
+        for (seq, json) in self.written.iter().skip(from) {
+            arguments.push(seq.to_string());
+            arguments.push(json.clone());
+        }
+        arguments
+    }
+
     /// Appends the events from `from` on and publishes those that were not acknowledged.
     async fn append(&self, from: usize) -> Result<Appended, RedisFailure> {
         let mut invocation = APPEND.key(log_key(&self.redis, self.generation_id));
-        invocation
-            .arg(self.attempt)
-            .arg(EventId::TERMINAL_SEQ)
-            .arg(from)
-            .arg(self.acknowledged)
-            .arg(LOG_CAP)
-            .arg(user_channel(&self.redis, self.user_id))
-            .arg(millis(LOG_LIFETIME));
-        for (seq, json) in self.written.iter().skip(from) {
-            invocation.arg(seq).arg(json);
+        for argument in self.append_arguments(from) {
+            invocation.arg(argument);
         }
         Ok(match self.redis.script(&invocation).await? {
             1 => Appended::Yes,

@@ -2,6 +2,8 @@
 //! pooler that ignores start-up options.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -114,6 +116,47 @@ async fn without_options(mut client: TcpStream, server: String) -> std::io::Resu
     server.write_all(&kept).await?;
     copy_bidirectional(&mut client, &mut server).await?;
     Ok(())
+}
+
+/// Passes everything on to `server`; when told to, it loses the next answer and breaks the connection.
+pub(crate) async fn losing(server: String, lose_answer: Arc<AtomicBool>) -> Listening {
+    let (listener, address) = listen().await;
+    let mut connections = JoinSet::new();
+    connections.spawn(async move {
+        let mut clients = JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let (server, lose_answer) = (server.clone(), Arc::clone(&lose_answer));
+            clients.spawn(async move {
+                let _ = until_lost(client, server, &lose_answer).await;
+            });
+        }
+    });
+    Listening {
+        address,
+        _connections: connections,
+    }
+}
+
+async fn until_lost(
+    mut client: TcpStream,
+    server: String,
+    lose_answer: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(server).await?;
+    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => match read? {
+                0 => return Ok(()),
+                count => server.write_all(&asked[..count]).await?,
+            },
+            read = server.read(&mut answered) => match read? {
+                0 => return Ok(()),
+                _ if lose_answer.swap(false, Ordering::SeqCst) => return Ok(()),
+                count => client.write_all(&answered[..count]).await?,
+            },
+        }
+    }
 }
 
 /// Passes everything on from `address` to `server`.

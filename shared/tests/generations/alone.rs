@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use secrecy::SecretString;
-use shared::lifecycle::Lifecycle;
 use shared::store::generations::{self, Accepted, Concurrency};
 use shared::store::{Db, ServingRole, StoreResult};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
-use crate::common::{World, chain, new_generation, text};
+use crate::common::{World, chain, new_generation, proxy, text};
 
 impl World {
     async fn accept_alone(&self, db: &Db, user: Uuid, into: Uuid) -> StoreResult<Accepted> {
@@ -28,57 +25,6 @@ impl World {
                     || ' ' || (SELECT sum(message_count) FROM chat.conversations)",
         )
         .await
-    }
-}
-
-/// The way to the database; when told to, it loses the next answer and breaks.
-struct Link {
-    db: Db,
-    break_at_answer: Arc<AtomicBool>,
-}
-
-impl Link {
-    async fn new(world: &World) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut config = world.env.db_config();
-        let direct = world.env.database_url();
-        let (_, server) = direct.rsplit_once('@').unwrap();
-        let server = server.split('/').next().unwrap().to_owned();
-        let through = direct.replace(&server, &listener.local_addr().unwrap().to_string());
-        assert_ne!(through, direct);
-        config.url = SecretString::from(through);
-        config.pool_max = 1;
-        let break_at_answer = Arc::new(AtomicBool::new(false));
-        let breaking = Arc::clone(&break_at_answer);
-        let links = Lifecycle::new();
-        links.clone().spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(&server).await.unwrap();
-                links.spawn(forward(client, server, Arc::clone(&breaking)));
-            }
-        });
-        Self {
-            db: Db::connect_lazy(&config, ServingRole::Api).unwrap(),
-            break_at_answer,
-        }
-    }
-}
-
-async fn forward(mut client: TcpStream, mut server: TcpStream, breaking: Arc<AtomicBool>) {
-    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
-    loop {
-        tokio::select! {
-            read = client.read(&mut asked) => match read {
-                Ok(count) if count > 0 => server.write_all(&asked[..count]).await.unwrap(),
-                _ => return,
-            },
-            read = server.read(&mut answered) => match read {
-                Ok(count) if count > 0 && !breaking.swap(false, Ordering::SeqCst) => {
-                    client.write_all(&answered[..count]).await.unwrap();
-                }
-                _ => return,
-            },
-        }
     }
 }
 
@@ -111,13 +57,19 @@ async fn a_message_is_stored_in_its_own_conversation_only() {
 async fn an_answer_that_was_lost_is_found_again() {
     let world = World::new().await;
     let conversation = world.conversation().await;
-    let link = Link::new(&world).await;
+    let lose_answer = Arc::new(AtomicBool::new(false));
+    let mut config = world.env.db_config();
+    let direct = world.env.database_url();
+    let link = proxy::losing(proxy::server_of(direct), Arc::clone(&lose_answer)).await;
+    config.url = SecretString::from(proxy::url_at(direct, link.address));
+    config.pool_max = 1;
+    let db = Db::connect_lazy(&config, ServingRole::Api).unwrap();
     for messages in 1..=5 {
         // The statement is prepared the first time, so that the lost answer is that of its run.
-        let before = world.accept_alone(&link.db, world.user, conversation).await;
+        let before = world.accept_alone(&db, world.user, conversation).await;
         assert!(matches!(before, Ok(Accepted::Stored { .. })), "{before:?}");
-        link.break_at_answer.store(true, Ordering::SeqCst);
-        let stored = world.accept_alone(&link.db, world.user, conversation).await;
+        lose_answer.store(true, Ordering::SeqCst);
+        let stored = world.accept_alone(&db, world.user, conversation).await;
         let Ok(Accepted::Stored {
             user_message,
             generation,
@@ -126,10 +78,7 @@ async fn an_answer_that_was_lost_is_found_again() {
         else {
             panic!("not stored: {stored:?}");
         };
-        assert!(
-            !link.break_at_answer.load(Ordering::SeqCst),
-            "nothing broke"
-        );
+        assert!(!lose_answer.load(Ordering::SeqCst), "nothing broke");
         let count = messages * 2;
         assert_eq!(world.counts().await, format!("{count} {count} {count}"));
         let row = world.generation(generation.id).await;

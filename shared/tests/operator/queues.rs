@@ -70,7 +70,12 @@ impl World {
     }
 
     async fn queues(&self) -> Vec<Queue> {
-        queues::list(&mut look(&view(self)).await).await.unwrap()
+        let mut tx = look(&view(self)).await;
+        let queues = queues::list(&mut tx).await.unwrap();
+        // Dropped, it would keep the rows locked for a moment more, and the next measurement passes
+        // over what is locked.
+        tx.commit().await.unwrap();
+        queues
     }
 
     async fn waiting(&self) -> Uuid {

@@ -118,19 +118,18 @@ pub async fn accept(
     concurrency: Concurrency,
 ) -> StoreResult<Accepted> {
     let user_id = tx.user_id();
-    let mut last = None;
+    let mut ids = Ids::new(clock, None);
     loop {
         let new = Insert {
             user_id,
-            ids: Ids::new(clock, last),
+            ids,
             message,
             generation,
             concurrency,
         };
-        match insert(tx.conn(), &new).await? {
-            Inserted::Behind(last_id) => last = Some(last_id),
-            Inserted::Stale => {}
-            Inserted::Done(accepted) => return Ok(accepted),
+        match insert(tx.conn(), &new).await?.or_again(clock) {
+            Ok(accepted) => return Ok(accepted),
+            Err(later) => ids = later,
         }
     }
 }
@@ -150,11 +149,11 @@ pub async fn accept_alone(
     generation: &NewGeneration<'_>,
     concurrency: Concurrency,
 ) -> StoreResult<Accepted> {
-    let mut last = None;
+    let mut ids = Ids::new(clock, None);
     loop {
         let new = Insert {
             user_id,
-            ids: Ids::new(clock, last),
+            ids,
             message,
             generation,
             concurrency,
@@ -166,10 +165,9 @@ pub async fn accept_alone(
             Err(error) if error.is_unavailable() => insert_again(db, &new).await?,
             other => other?,
         };
-        match inserted {
-            Inserted::Behind(last_id) => last = Some(last_id),
-            Inserted::Stale => {}
-            Inserted::Done(accepted) => return Ok(accepted),
+        match inserted.or_again(clock) {
+            Ok(accepted) => return Ok(accepted),
+            Err(later) => ids = later,
         }
     }
 }
@@ -207,6 +205,7 @@ struct Insert<'a> {
     concurrency: Concurrency,
 }
 
+#[derive(Clone, Copy)]
 struct Ids {
     message: Uuid,
     generation: Uuid,
@@ -226,6 +225,17 @@ enum Inserted {
     Done(Accepted),
     Behind(Uuid),
     Stale,
+}
+
+impl Inserted {
+    /// What was accepted, or the ids to try again with.
+    fn or_again(self, clock: &Clock) -> Result<Accepted, Ids> {
+        match self {
+            Self::Done(accepted) => Ok(accepted),
+            Self::Behind(last_id) => Err(Ids::new(clock, Some(last_id))),
+            Self::Stale => Err(Ids::new(clock, None)),
+        }
+    }
 }
 
 /// The statement sets the scope itself, so that it can run as a transaction of its own. Whatever it
