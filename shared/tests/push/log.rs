@@ -5,7 +5,7 @@ use shared::id::EventId;
 use shared::push::{Feed, read_log, text_so_far};
 
 use crate::common::in_time;
-use crate::stage::{Replica, Stage, delta};
+use crate::stage::{Replica, Stage, delta, ids, rest};
 
 #[tokio::test]
 async fn a_log_tells_the_whole_story_in_order() {
@@ -293,4 +293,32 @@ async fn the_text_so_far_is_that_of_the_newest_try() {
     assert_eq!(text().await, "\u{1f600}\"\n");
     stage.world.env.wipe_redis().await;
     assert_eq!(text().await, "");
+}
+
+/// A log that lost its beginning gets no more text at the end, and nobody hears of any: a follower
+/// that missed what came before could not fill the gap. The end brings the whole reply.
+#[tokio::test]
+async fn the_end_brings_no_text_that_the_log_cannot_hold() {
+    let stage = Stage::new().await;
+    let replica = Replica::new(&stage.world);
+    let mut writer = stage.writer();
+    writer.push(EventType::InProgress, &delta(0));
+    writer.push(EventType::Delta, &delta(1));
+    writer.flush().await;
+    let seen = Some(stage.event_id(1, 2));
+    let mut follow = replica.follow(&stage.world, stage.id(), seen).await;
+    let key = stage.world.redis.key(format_args!("log:{}", stage.id()));
+    let gone: i64 = stage
+        .world
+        .redis
+        .command(redis::cmd("DEL").arg(key))
+        .await
+        .unwrap();
+    assert_eq!(gone, 1);
+    writer.push(EventType::Delta, &delta(2));
+    let terminal = stage.store(&stage.claim, "the whole reply").await;
+    writer.end(&terminal, []).await.unwrap();
+    let end = stage.event_id(1, EventId::TERMINAL_SEQ);
+    assert_eq!(ids(&rest(&mut follow).await), [end]);
+    assert_eq!(stage.log().await, [end]);
 }
