@@ -1,5 +1,7 @@
 //! The pool and the two scopes in which statements may run.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
@@ -33,10 +35,18 @@ impl ServingRole {
     }
 }
 
+/// Connections for the sweeps' single statements: few, because each statement does the work of many
+/// generations.
+const SWEEP_CONNECTIONS: u32 = 4;
+
 /// The process's connections to Postgres.
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,
+    /// Connections that carry the sweeps' scope from their start.
+    sweeps: PgPool,
+    /// Whether a pooler between us and the database has dropped that scope.
+    sweeps_unscoped: Arc<AtomicBool>,
 }
 
 impl Db {
@@ -73,16 +83,37 @@ impl Db {
             options = options.options([("role", role.as_str())]);
         }
         let pool = PgPoolOptions::new()
-            .min_connections(config.pool_min)
-            .max_connections(config.pool_max)
             .acquire_timeout(config.acquire_timeout)
             // The ping would be one more round trip for every request; a connection that died
             // meanwhile shows at BEGIN, which is tried again.
             .test_before_acquire(false)
             .idle_timeout(Duration::from_mins(10))
-            .max_lifetime(Duration::from_mins(30))
+            .max_lifetime(Duration::from_mins(30));
+        let sweeps_unscoped = Arc::new(AtomicBool::new(false));
+        let found_unscoped = Arc::clone(&sweeps_unscoped);
+        let sweeps = pool
+            .clone()
+            .max_connections(SWEEP_CONNECTIONS)
+            .after_connect(move |connection, _| {
+                let found_unscoped = Arc::clone(&found_unscoped);
+                Box::pin(async move {
+                    let scope = sqlx::query_scalar!("SELECT current_setting('app.sweep', true)")
+                        .fetch_one(connection)
+                        .await?;
+                    found_unscoped.store(scope.as_deref() != Some("on"), Ordering::Relaxed);
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.clone().options([("app.sweep", "on")]));
+        let pool = pool
+            .min_connections(config.pool_min)
+            .max_connections(config.pool_max)
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            sweeps,
+            sweeps_unscoped,
+        })
     }
 
     /// Fails when the connections could read what they must not: a superuser or a role that
@@ -136,9 +167,27 @@ impl Db {
     pub async fn sweep(&self) -> StoreResult<SweepTx> {
         // Whoever stands still in a sweep keeps the whole fleet from finding lost work.
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL idle_in_transaction_session_timeout = '500ms'";
-        Ok(SweepTx {
-            tx: self.begin(begin).await?,
-        })
+        Ok(SweepTx(Sweep::Transaction(self.begin(begin).await?)))
+    }
+
+    /// A connection with the scope of a sweep, for one statement that is a transaction of its own
+    /// and so costs one round trip: it is committed when it returns, whether or not
+    /// [`SweepTx::commit`] is called.
+    ///
+    /// The scope comes with the start-up options of the connection. Behind a pooler that drops
+    /// them this is a transaction like [`Db::sweep`]. The connection may have died in the pool.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn sweep_statement(&self) -> StoreResult<SweepTx> {
+        if !self.sweeps_unscoped.load(Ordering::Relaxed) {
+            let connection = self.sweeps.acquire().await?;
+            // Opening it may just have shown that it has no scope.
+            if !self.sweeps_unscoped.load(Ordering::Relaxed) {
+                return Ok(SweepTx(Sweep::Statement(connection)));
+            }
+        }
+        self.sweep().await
     }
 
     /// Like [`Db::sweep`], but the commit does not wait for the disk. Only for writes that may be
@@ -149,9 +198,7 @@ impl Db {
     /// When no connection can be had.
     pub async fn sweep_async(&self) -> StoreResult<SweepTx> {
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL synchronous_commit = off";
-        Ok(SweepTx {
-            tx: self.begin(begin).await?,
-        })
+        Ok(SweepTx(Sweep::Transaction(self.begin(begin).await?)))
     }
 
     /// Like [`Db::user`], but the commit does not wait for the disk. Only for the ledger's notes
@@ -218,7 +265,7 @@ impl Db {
 
     /// Closes all connections, waiting for those in use.
     pub async fn close(&self) {
-        self.pool.close().await;
+        tokio::join!(self.pool.close(), self.sweeps.close());
     }
 }
 
@@ -250,22 +297,34 @@ impl UserTx {
     }
 }
 
-/// A transaction of a sweep over all users; only the worker's role has policies for it.
+/// The scope of a sweep over all users; only the worker's role has policies for it.
 #[derive(Debug)]
-pub struct SweepTx {
-    tx: Transaction<'static, Postgres>,
+pub struct SweepTx(Sweep);
+
+#[derive(Debug)]
+enum Sweep {
+    /// Statements that take effect together.
+    Transaction(Transaction<'static, Postgres>),
+    /// A statement that takes effect alone.
+    Statement(PoolConnection<Postgres>),
 }
 
 impl SweepTx {
     pub(super) fn conn(&mut self) -> &mut PgConnection {
-        &mut self.tx
+        match &mut self.0 {
+            Sweep::Transaction(tx) => tx,
+            Sweep::Statement(connection) => connection,
+        }
     }
 
-    /// Makes what was done durable; dropping undoes it.
+    /// Makes what was done durable; dropping undoes it, but for a single statement.
     ///
     /// # Errors
     /// When the outcome is unknown or the commit was refused.
     pub async fn commit(self) -> StoreResult<()> {
-        Ok(self.tx.commit().await?)
+        match self.0 {
+            Sweep::Transaction(tx) => Ok(tx.commit().await?),
+            Sweep::Statement(_) => Ok(()),
+        }
     }
 }

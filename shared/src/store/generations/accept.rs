@@ -163,6 +163,8 @@ pub async fn accept_alone(
         drop(connection);
         let inserted = match inserted {
             Err(error) if error.is_unavailable() => insert_again(db, &new).await?,
+            // Should a plan ever look before the statement has set its scope, nothing was stored.
+            Ok(Inserted::Unseen) => insert_again(db, &new).await?,
             other => other?,
         };
         match inserted.or_again(clock) {
@@ -172,7 +174,8 @@ pub async fn accept_alone(
     }
 }
 
-/// After an attempt whose outcome is unknown.
+/// After an attempt whose outcome is unknown, or that saw no conversation; in a transaction, whose
+/// scope is set before.
 async fn insert_again(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
     let mut tx = db.user(new.user_id).await?;
     let inserted = insert(tx.conn(), new).await;
@@ -225,6 +228,8 @@ enum Inserted {
     Done(Accepted),
     Behind(Uuid),
     Stale,
+    /// Nothing was stored, and in this scope there is no such conversation.
+    Unseen,
 }
 
 impl Inserted {
@@ -234,12 +239,14 @@ impl Inserted {
             Self::Done(accepted) => Ok(accepted),
             Self::Behind(last_id) => Err(Ids::new(clock, Some(last_id))),
             Self::Stale => Err(Ids::new(clock, None)),
+            Self::Unseen => Ok(Accepted::ConversationNotFound),
         }
     }
 }
 
-/// The statement sets the scope itself, so that it can run as a transaction of its own. Whatever it
-/// reads depends on the first part's result and is therefore read after it.
+/// The statement sets the scope itself, so that it can run as a transaction of its own. What it reads
+/// depends on the first part's result and is therefore read after it; that it stored something it
+/// says itself, and is not inferred.
 async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Inserted> {
     let Insert {
         user_id,
@@ -287,7 +294,8 @@ async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Insert
                       now() + $17 * interval '1 second', $18, $19
                FROM touched t
            )
-           SELECT k.status AS "status!: ConversationStatus", k.last_id AS "last_id!", k.id_fits AS "id_fits!",
+           SELECT EXISTS (SELECT FROM touched) AS "is_stored!", k.status AS "status!: ConversationStatus",
+                  k.last_id AS "last_id!", k.id_fits AS "id_fits!",
                   k.is_current AS "is_current!", k.parent_fits AS "parent_fits!", k.is_head AS "is_head!", now() AS "now!: OffsetDateTime"
            FROM checked k"#,
         message.conversation_id,
@@ -313,7 +321,7 @@ async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Insert
     .fetch_optional(conn)
     .await?;
     let Some(row) = row else {
-        return Ok(Inserted::Done(Accepted::ConversationNotFound));
+        return Ok(Inserted::Unseen);
     };
     if row.status != ConversationStatus::Active {
         return Ok(Inserted::Done(Accepted::NotActive));
@@ -329,6 +337,9 @@ async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Insert
     }
     if !row.id_fits {
         return Ok(Inserted::Behind(row.last_id));
+    }
+    if !row.is_stored {
+        return Ok(Inserted::Unseen);
     }
     Ok(Inserted::Done(new.stored(row.now, row.is_head)?))
 }
