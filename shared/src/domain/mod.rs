@@ -6,6 +6,7 @@ mod event;
 mod fleet;
 mod generation;
 mod message;
+mod parked;
 pub mod timestamp;
 mod user;
 
@@ -17,6 +18,7 @@ pub use generation::{
     Usage,
 };
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
+pub use parked::{Before, Parked, WaitsFor};
 pub use user::{Role, Tier};
 
 /// Declares an enum whose variants have one stable name in SQL, JSON and configuration.

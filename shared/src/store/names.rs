@@ -7,7 +7,7 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, FailureCode, GenerationKind, GenerationStatus,
-    Priority, SenderType, WorkerStatus,
+    Priority, SenderType, WaitsFor, WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -42,5 +42,6 @@ text_in_sql!(
     GenerationStatus,
     Priority,
     SenderType,
+    WaitsFor,
     WorkerStatus,
 );

@@ -47,6 +47,7 @@ pub struct Db {
     sweeps: PgPool,
     /// Whether a pooler between us and the database has dropped that scope.
     sweeps_unscoped: Arc<AtomicBool>,
+    places: i64,
 }
 
 impl Db {
@@ -113,6 +114,7 @@ impl Db {
             pool,
             sweeps,
             sweeps_unscoped,
+            places: config.places,
         })
     }
 
@@ -157,6 +159,7 @@ impl Db {
         Ok(UserTx {
             tx: self.begin(&begin).await?,
             user_id,
+            places: self.places,
         })
     }
 
@@ -167,7 +170,7 @@ impl Db {
     pub async fn sweep(&self) -> StoreResult<SweepTx> {
         // Whoever stands still in a sweep keeps the whole fleet from finding lost work.
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL idle_in_transaction_session_timeout = '500ms'";
-        Ok(SweepTx(Sweep::Transaction(self.begin(begin).await?)))
+        Ok(self.scope(Sweep::Transaction(self.begin(begin).await?)))
     }
 
     /// A connection with the scope of a sweep, for one statement that is a transaction of its own
@@ -184,10 +187,17 @@ impl Db {
             let connection = self.sweeps.acquire().await?;
             // Opening it may just have shown that it has no scope.
             if !self.sweeps_unscoped.load(Ordering::Relaxed) {
-                return Ok(SweepTx(Sweep::Statement(connection)));
+                return Ok(self.scope(Sweep::Statement(connection)));
             }
         }
         self.sweep().await
+    }
+
+    fn scope(&self, scope: Sweep) -> SweepTx {
+        SweepTx {
+            scope,
+            places: self.places,
+        }
     }
 
     /// Like [`Db::sweep`], but the commit does not wait for the disk. Only for writes that may be
@@ -198,7 +208,7 @@ impl Db {
     /// When no connection can be had.
     pub async fn sweep_async(&self) -> StoreResult<SweepTx> {
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL synchronous_commit = off";
-        Ok(SweepTx(Sweep::Transaction(self.begin(begin).await?)))
+        Ok(self.scope(Sweep::Transaction(self.begin(begin).await?)))
     }
 
     /// Like [`Db::user`], but the commit does not wait for the disk. Only for the ledger's notes
@@ -213,7 +223,13 @@ impl Db {
         Ok(UserTx {
             tx: self.begin(&begin).await?,
             user_id,
+            places: self.places,
         })
+    }
+
+    /// Generations of one person that may be active at a time.
+    pub(super) fn places(&self) -> i64 {
+        self.places
     }
 
     /// A connection outside any transaction, for a statement that is one of its own and sets its
@@ -274,6 +290,7 @@ impl Db {
 pub struct UserTx {
     tx: Transaction<'static, Postgres>,
     user_id: Uuid,
+    places: i64,
 }
 
 impl UserTx {
@@ -281,6 +298,11 @@ impl UserTx {
     #[must_use]
     pub fn user_id(&self) -> Uuid {
         self.user_id
+    }
+
+    /// Generations of one person that may be active at a time.
+    pub(super) fn places(&self) -> i64 {
+        self.places
     }
 
     pub(super) fn conn(&mut self) -> &mut PgConnection {
@@ -299,7 +321,10 @@ impl UserTx {
 
 /// The scope of a sweep over all users; only the worker's role has policies for it.
 #[derive(Debug)]
-pub struct SweepTx(Sweep);
+pub struct SweepTx {
+    scope: Sweep,
+    places: i64,
+}
 
 #[derive(Debug)]
 enum Sweep {
@@ -310,8 +335,13 @@ enum Sweep {
 }
 
 impl SweepTx {
+    /// Generations of one person that may be active at a time.
+    pub(super) fn places(&self) -> i64 {
+        self.places
+    }
+
     pub(super) fn conn(&mut self) -> &mut PgConnection {
-        match &mut self.0 {
+        match &mut self.scope {
             Sweep::Transaction(tx) => tx,
             Sweep::Statement(connection) => connection,
         }
@@ -322,7 +352,7 @@ impl SweepTx {
     /// # Errors
     /// When the outcome is unknown or the commit was refused.
     pub async fn commit(self) -> StoreResult<()> {
-        match self.0 {
+        match self.scope {
             Sweep::Transaction(tx) => Ok(tx.commit().await?),
             Sweep::Statement(_) => Ok(()),
         }

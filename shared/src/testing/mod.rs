@@ -84,6 +84,7 @@ impl TestEnv {
             pool_min: 0,
             pool_max: 8,
             acquire_timeout: Duration::from_secs(5),
+            places: 10_000,
         }
     }
 

@@ -228,7 +228,7 @@ impl Play<'_> {
                 let cancelled = generations::cancel(&mut tx, id, None).await.unwrap();
                 tx.commit().await.unwrap();
                 prop_assert_eq!(
-                    matches!(cancelled, Cancelled::Done(_)),
+                    matches!(cancelled, Cancelled::Done(..)),
                     !self.model.status.is_terminal()
                 );
                 if !self.model.status.is_terminal() {

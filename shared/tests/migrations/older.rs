@@ -79,6 +79,7 @@ impl Server {
             pool_min: 0,
             pool_max: 4,
             acquire_timeout: Duration::from_secs(10),
+            places: 10_000,
         }
     }
 }
@@ -149,6 +150,7 @@ async fn postgres_15_will_do() {
         user_message,
         generation,
         is_head: true,
+        ..
     } = accepted
     else {
         panic!("{accepted:?}");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use shared::domain::{EventType, Generation, Priority};
+use shared::domain::{EventType, Generation, Parked, Priority, WaitsFor};
 use shared::push::{Feed, PushedEvent, read_log};
 use shared::queue::{self, LIST_CAP, QueuePace, Waiter};
 use uuid::Uuid;
@@ -12,18 +12,11 @@ use crate::common::{World, in_time};
 use crate::stage::Replica;
 
 impl World {
-    async fn announce(&self, generation: &mut Generation, is_head: bool) {
+    async fn announce(&self, generation: &mut Generation, parked: Option<Parked>) {
         let (user, standard) = (self.user, Priority::Standard);
-        queue::announce(
-            &self.redis,
-            &self.clock,
-            user,
-            standard,
-            generation,
-            is_head,
-        )
-        .await
-        .unwrap();
+        queue::announce(&self.redis, &self.clock, user, standard, generation, parked)
+            .await
+            .unwrap();
     }
 
     async fn depths(&self) -> HashMap<Priority, u64> {
@@ -73,7 +66,7 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
         );
     }
     // Nothing is known of the pace yet.
-    world.announce(&mut sent[0], true).await;
+    world.announce(&mut sent[0], None).await;
     assert_eq!(
         (sent[0].queue_position, sent[0].estimated_response_time_ms),
         (Some(0), None)
@@ -85,16 +78,21 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
     queue::report_pace(&world.redis, &models, &pace(Some(4.0), false))
         .await
         .unwrap();
-    world.announce(&mut sent[1], true).await;
+    world.announce(&mut sent[1], None).await;
     assert_eq!(
         (sent[1].queue_position, sent[1].estimated_response_time_ms),
         (Some(1), Some(1_750))
     );
-    // One that waits for its predecessor is told its place and takes none, and waits for two replies.
-    world.announce(&mut sent[2], false).await;
+    // One that is parked takes no place in the list, and is told of those before it elsewhere, too.
+    let parked = Parked {
+        waits_for: WaitsFor::Turn,
+        ahead: 5,
+        rounds: 2.5,
+    };
+    world.announce(&mut sent[2], Some(parked)).await;
     assert_eq!(
         (sent[2].queue_position, sent[2].estimated_response_time_ms),
-        (Some(2), Some(3_500))
+        (Some(7), Some(5_000))
     );
     assert_eq!(world.depths().await[&Priority::Standard], 2);
     for (number, generation) in sent.iter().enumerate() {
@@ -115,8 +113,9 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
         );
         assert_eq!(heard.generation_id, Some(generation.id));
         let estimate = generation.estimated_response_time_ms;
+        let position = [0, 1, 7][number];
         let expected =
-            serde_json::json!({ "position": number, "estimated_response_time_ms": estimate });
+            serde_json::json!({ "position": position, "estimated_response_time_ms": estimate });
         assert_eq!(data(&heard), expected);
     }
     for (number, generation) in sent.iter().enumerate() {
@@ -125,19 +124,26 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
             Priority::Standard,
             generation.id,
             &generation.model,
+            (number == 2).then_some(parked),
         )
         .await
         .unwrap();
         let expected = match number {
             0 => (Some(0), Some(1_500)),
             1 => (Some(1), Some(1_750)),
-            _ => (None, None),
+            _ => (Some(7), Some(5_000)),
         };
         assert_eq!(place, expected);
     }
-    let unknown = queue::position(&world.redis, Priority::Premium, Uuid::new_v4(), "unknown")
-        .await
-        .unwrap();
+    let unknown = queue::position(
+        &world.redis,
+        Priority::Premium,
+        Uuid::new_v4(),
+        "unknown",
+        None,
+    )
+    .await
+    .unwrap();
     assert_eq!(unknown, (None, None));
 }
 
@@ -150,13 +156,13 @@ async fn a_full_list_takes_no_more_and_says_how_long_it_is() {
         .send(world.conversation().await, "hello")
         .await
         .generation;
-    world.announce(&mut generation, true).await;
+    world.announce(&mut generation, None).await;
     assert_eq!(generation.queue_position, Some(i64::from(LIST_CAP)));
     assert_eq!(
         world.depths().await[&Priority::Standard],
         u64::from(LIST_CAP)
     );
-    let place = queue::position(&world.redis, Priority::Standard, generation.id, "m")
+    let place = queue::position(&world.redis, Priority::Standard, generation.id, "m", None)
         .await
         .unwrap();
     assert_eq!(place.0, None);
@@ -166,7 +172,7 @@ async fn a_full_list_takes_no_more_and_says_how_long_it_is() {
         .send(world.conversation().await, "hello")
         .await
         .generation;
-    world.announce(&mut next, true).await;
+    world.announce(&mut next, None).await;
     assert_eq!(next.queue_position, Some(i64::from(LIST_CAP) - 1));
     assert_eq!(
         world.depths().await[&Priority::Standard],
@@ -281,7 +287,7 @@ async fn what_is_not_an_id_is_dropped_and_a_lost_connection_is_made_again() {
 }
 
 #[tokio::test]
-async fn what_is_woken_goes_before_what_waits() {
+async fn what_is_woken_goes_behind_what_waits() {
     let stage = crate::stage::Stage::new().await;
     let conversation = stage.claim.conversation_id;
     let next = stage.world.send(conversation, "next").await.generation.id;
@@ -292,7 +298,7 @@ async fn what_is_woken_goes_before_what_waits() {
         .end(&terminal, [(next, Priority::Standard)])
         .await
         .unwrap();
-    assert_eq!(take(&mut stage.world.waiter(), 5).await, [next, stage.id()]);
+    assert_eq!(take(&mut stage.world.waiter(), 5).await, [stage.id(), next]);
 }
 
 #[tokio::test]
@@ -317,14 +323,15 @@ async fn an_estimate_is_only_given_where_there_is_something_to_estimate_from() {
         for (position, expected) in expected.into_iter().enumerate() {
             let conversation = world.conversation().await;
             let mut sent = world.send(conversation, "hello").await.generation;
-            world.announce(&mut sent, true).await;
+            world.announce(&mut sent, None).await;
             let position = i64::try_from(position).unwrap();
             assert_eq!(
                 (sent.queue_position, sent.estimated_response_time_ms),
                 (Some(position), expected),
                 "{drain:?} {paused}"
             );
-            let read = queue::position(&world.redis, Priority::Standard, sent.id, &sent.model);
+            let read =
+                queue::position(&world.redis, Priority::Standard, sent.id, &sent.model, None);
             assert_eq!(read.await.unwrap(), (Some(position), expected));
         }
     }
@@ -347,7 +354,7 @@ async fn a_list_never_grows_beyond_its_bound_and_then_the_table_says_how_long_th
         .unwrap();
     let conversation = world.conversation().await;
     let mut sent = world.send(conversation, "hello").await.generation;
-    world.announce(&mut sent, true).await;
+    world.announce(&mut sent, None).await;
     assert_eq!(sent.queue_position, Some(12_345));
 }
 

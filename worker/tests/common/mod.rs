@@ -11,7 +11,9 @@ use std::time::Duration;
 use loadtest::simulator::Simulator;
 use shared::clock::Clock;
 use shared::config::Vars;
-use shared::domain::{ContentType, ContextType, Generation, GenerationStatus, Message, Priority};
+use shared::domain::{
+    ContentType, ContextType, Generation, GenerationStatus, Message, Parked, Priority,
+};
 use shared::lifecycle::Lifecycle;
 use shared::models::Model;
 use shared::redis::{Redis, RedisFailure};
@@ -157,7 +159,7 @@ impl Fleet {
         conversation_id: Uuid,
         content: &str,
     ) -> Generation {
-        let (generation, is_head) = self.commit(user, conversation_id, content).await;
+        let (generation, parked) = self.commit(user, conversation_id, content).await;
         // A busy machine may answer too late. Told again, Redis refuses the event that it has, and a
         // second id in the list is harmless.
         self.until(async || {
@@ -169,7 +171,7 @@ impl Fleet {
                 user,
                 Priority::Standard,
                 &mut announced,
-                is_head,
+                parked,
             );
             match told.await {
                 Ok(()) | Err(RedisFailure::Command(_)) => Some(announced),
@@ -185,7 +187,7 @@ impl Fleet {
         user: Uuid,
         conversation_id: Uuid,
         content: &str,
-    ) -> (Generation, bool) {
+    ) -> (Generation, Option<Parked>) {
         let chain = [
             Model {
                 name: "test/first:free".to_owned(),
@@ -225,10 +227,8 @@ impl Fleet {
         tx.commit().await.unwrap();
         match accepted {
             Accepted::Stored {
-                generation,
-                is_head,
-                ..
-            } => (*generation, is_head),
+                generation, parked, ..
+            } => (*generation, parked),
             other => panic!("not accepted: {other:?}"),
         }
     }
