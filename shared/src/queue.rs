@@ -240,12 +240,43 @@ pub async fn position(
     Ok((in_list.map(|in_list| in_list + ahead), estimate))
 }
 
+/// What came of a wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Ids of this queue.
+    Ids(Priority, Vec<Uuid>),
+    /// [`nudge`] ended it.
+    Nudged,
+    /// Nothing came in time.
+    Nothing,
+}
+
+/// The list that ends a wait of this name without an id.
+fn nudge_key(redis: &Redis, name: Uuid) -> String {
+    redis.key(format_args!("nudge:{name}"))
+}
+
+/// Ends the wait of this name, because it should ask for something else; or the next one, where there
+/// is none.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn nudge(redis: &Redis, name: Uuid) -> Result<(), RedisFailure> {
+    let key = nudge_key(redis, name);
+    let mut pipeline = ::redis::pipe();
+    // One is enough, and it goes should the waiter be gone.
+    pipeline.del(&key).ignore();
+    pipeline.rpush(&key, "1").ignore();
+    pipeline.expire(&key, 60).ignore();
+    redis.pipeline(&pipeline).await
+}
+
 /// A worker's own connection that waits for ids.
 pub struct Waiter {
     redis: Redis,
+    name: Uuid,
     block: Duration,
     connection: Option<MultiplexedConnection>,
-    turn: usize,
 }
 
 impl std::fmt::Debug for Waiter {
@@ -257,50 +288,36 @@ impl std::fmt::Debug for Waiter {
 }
 
 impl Waiter {
-    /// A waiter that blocks for up to `block` at a time.
+    /// A waiter that blocks for up to `block` at a time; its name is its alone.
     #[must_use]
-    pub fn new(redis: Redis, block: Duration) -> Self {
+    pub fn new(redis: Redis, name: Uuid, block: Duration) -> Self {
         Self {
             redis,
+            name,
             block,
             connection: None,
-            turn: 0,
         }
     }
 
-    /// Waits for up to `count` ids of one of the `open` queues; no answer means that none came in time.
-    ///
-    /// Mostly the premium list is looked at first. Every fourth time standard is, and every eighth
-    /// background, so that a flood of better work does not starve the rest.
+    /// Waits for up to `count` ids of the first of these queues that has any.
     ///
     /// # Errors
     /// When Redis is away. The next call connects again.
     pub async fn wait(
         &mut self,
         count: usize,
-        open: &[Priority],
-    ) -> Result<Option<(Priority, Vec<Uuid>)>, RedisFailure> {
-        use Priority::{Background, Premium, Standard};
-        self.turn = self.turn.wrapping_add(1);
-        let order = match self.turn % 8 {
-            7 => [Background, Premium, Standard],
-            3 => [Standard, Premium, Background],
-            _ => [Premium, Standard, Background],
-        };
-        let lists: Vec<(Priority, String)> = order
-            .into_iter()
-            .filter(|priority| open.contains(priority))
-            .map(|priority| (priority, list_key(&self.redis, priority)))
+        queues: &[Priority],
+    ) -> Result<Waited, RedisFailure> {
+        let lists: Vec<(Priority, String)> = queues
+            .iter()
+            .map(|priority| (*priority, list_key(&self.redis, *priority)))
             .collect();
-        if lists.is_empty() {
-            tokio::time::sleep(self.block).await;
-            return Ok(None);
-        }
         let mut command = cmd("BLMPOP");
-        command.arg(self.block.as_secs_f64()).arg(lists.len());
+        command.arg(self.block.as_secs_f64()).arg(lists.len() + 1);
         for (_, list) in &lists {
             command.arg(list);
         }
+        command.arg(nudge_key(&self.redis, self.name));
         command.arg("LEFT").arg("COUNT").arg(count.max(1));
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -308,10 +325,13 @@ impl Waiter {
         };
         let popped: Option<(String, Vec<Vec<u8>>)> = command.query_async(&mut connection).await?;
         self.connection = Some(connection);
-        Ok(popped.and_then(|(from, ids)| {
-            let (priority, _) = lists.into_iter().find(|(_, list)| *list == from)?;
+        let Some((from, ids)) = popped else {
+            return Ok(Waited::Nothing);
+        };
+        let from = lists.into_iter().find(|(_, list)| *list == from);
+        Ok(from.map_or(Waited::Nudged, |(priority, _)| {
             let ids = ids.iter().filter_map(|bytes| Uuid::from_slice(bytes).ok());
-            Some((priority, ids.collect()))
+            Waited::Ids(priority, ids.collect())
         }))
     }
 }

@@ -25,11 +25,15 @@ impl World {
         .await
     }
 
-    async fn claim_ready(&self, limit: i64) -> Vec<Uuid> {
+    async fn claim_ready(&self, limit: u32) -> Vec<Uuid> {
         let mut tx = self.worker.sweep_async().await.unwrap();
-        let claims = generations::claim_ready(&mut tx, limit, &claimer("w/1", LEASE))
-            .await
-            .unwrap();
+        let claims = generations::claim_ready(
+            &mut tx,
+            &generations::Room::for_any(limit),
+            &claimer("w/1", LEASE),
+        )
+        .await
+        .unwrap();
         tx.commit().await.unwrap();
         claims.iter().map(|claim| claim.id).collect()
     }

@@ -242,9 +242,13 @@ impl<'a> Subject<'a> {
                 found(&claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
             }
             Operation::ClaimReady => {
-                let claims = generations::claim_ready(&mut tx, 1_000, &claimer("w/1", LEASE))
-                    .await
-                    .unwrap();
+                let claims = generations::claim_ready(
+                    &mut tx,
+                    &generations::Room::for_any(1_000),
+                    &claimer("w/1", LEASE),
+                )
+                .await
+                .unwrap();
                 found(&claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
             }
             Operation::Renew => found(&generations::renew(&mut tx, &mine, LEASE).await.unwrap()),

@@ -54,9 +54,13 @@ async fn claimers_of_everything_share_it_out() {
             for _ in 0..10 {
                 let mut tx = world.worker.sweep_statement().await.unwrap();
                 let claims = if random.random() {
-                    generations::claim_ready(&mut tx, 5, &claimer("w/1", LEASE))
-                        .await
-                        .unwrap()
+                    generations::claim_ready(
+                        &mut tx,
+                        &generations::Room::for_any(5),
+                        &claimer("w/1", LEASE),
+                    )
+                    .await
+                    .unwrap()
                 } else {
                     let from = random.random_range(0..ids.len());
                     ids.rotate_left(from);
@@ -317,9 +321,13 @@ async fn drain(world: &World) {
         generations::wake_after(&mut tx, &expired).await.unwrap();
         let all = &mut generations::Look::default();
         generations::wake_lost(&mut tx, all, 1_000).await.unwrap();
-        generations::claim_ready(&mut tx, 1_000, &claimer("w/1", LEASE))
-            .await
-            .unwrap();
+        generations::claim_ready(
+            &mut tx,
+            &generations::Room::for_any(1_000),
+            &claimer("w/1", LEASE),
+        )
+        .await
+        .unwrap();
         tx.commit().await.unwrap();
         let unfinished =
             "SELECT count(*) FROM chat.generations WHERE status IN ('queued', 'in_progress')";

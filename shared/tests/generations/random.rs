@@ -117,9 +117,13 @@ impl Play<'_> {
                         .await
                         .unwrap()
                 } else {
-                    generations::claim_ready(&mut tx, 100, &claimer(&name, LEASE))
-                        .await
-                        .unwrap()
+                    generations::claim_ready(
+                        &mut tx,
+                        &generations::Room::for_any(100),
+                        &claimer(&name, LEASE),
+                    )
+                    .await
+                    .unwrap()
                 };
                 tx.commit().await.unwrap();
                 self.claimed(worker, &claims)?;

@@ -158,7 +158,7 @@ async fn postgres_15_will_do() {
     let mut tx = worker.sweep_statement().await.unwrap();
     let claims = generations::claim_ready(
         &mut tx,
-        10,
+        &generations::Room::for_any(10),
         &crate::common::claimer("w/1", Duration::from_secs(30)),
     )
     .await

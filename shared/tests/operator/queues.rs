@@ -131,9 +131,13 @@ async fn what_waits_in_a_paused_queue_is_neither_pushed_nor_taken_and_can_be_can
         let ready = generations::ready_unpushed(&mut tx, Priority::ALL, 15.0, 10)
             .await
             .unwrap();
-        let claims = generations::claim_ready(&mut tx, 10, &claimer("w/1", LEASE))
-            .await
-            .unwrap();
+        let claims = generations::claim_ready(
+            &mut tx,
+            &generations::Room::for_any(10),
+            &claimer("w/1", LEASE),
+        )
+        .await
+        .unwrap();
         (ready.len(), claims.len())
     };
     assert_eq!(take().await, (0, 0));

@@ -12,6 +12,7 @@ mod history;
 mod places;
 mod reconcile;
 mod regenerate;
+mod room;
 
 pub use accept::{
     Accepted, Concurrency, NewGeneration, NewMessage, accept, accept_alone, lock_conversation,
@@ -30,6 +31,7 @@ pub(super) use places::park;
 pub use places::{Look, parked, wake_after, wake_lost};
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
+pub use room::Room;
 
 use serde_json::Value;
 use sqlx::types::Json;

@@ -6,10 +6,10 @@
 //! of each other is found by [`wake_lost`]. Only the head of a conversation may take a place, so that
 //! nothing that holds one waits for somebody who needs one. A title takes none.
 //!
-//! Two messages of one person that are accepted in the same moment in different conversations may
-//! both get the last place. The limit is then exceeded by as many as the person had requests on the
-//! way, until so many have ended: none is woken before. To make it exact would be a lock for each
-//! message.
+//! Two statements of one person that run in the same moment do not see each other, so two messages
+//! that are accepted in different conversations may both get the last place. The limit is then
+//! exceeded by about as many as the person had requests on the way, until so many have ended: nothing
+//! is woken before. To make it exact would be a lock for each message.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
