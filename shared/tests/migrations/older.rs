@@ -79,6 +79,7 @@ impl Server {
             pool_min: 0,
             pool_max: 4,
             acquire_timeout: Duration::from_secs(10),
+            pooler: store::Pooler::None,
         }
     }
 }
