@@ -9,6 +9,28 @@ use crate::config::Vars;
 /// One for the look at the queues each second, and some for people.
 const OPERATOR_CONNECTIONS: u32 = 3;
 
+/// What stands between a process and the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooler {
+    /// Nothing, or what behaves like it: a connection is one session of the database.
+    #[default]
+    None,
+    /// A pooler that may give each transaction another session, as `PgBouncer` does in transaction mode.
+    Transaction,
+}
+
+impl std::str::FromStr for Pooler {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            "transaction" => Ok(Self::Transaction),
+            _ => Err("must be none or transaction"),
+        }
+    }
+}
+
 /// Connection settings of one process.
 #[derive(Clone, Debug)]
 pub struct DbConfig {
@@ -23,6 +45,8 @@ pub struct DbConfig {
     /// Generations of one person that may be active at a time. What accepts, ends or sweeps them must
     /// know it.
     pub places: i64,
+    /// What stands in between.
+    pub pooler: Pooler,
 }
 
 impl DbConfig {
@@ -50,6 +74,11 @@ impl DbConfig {
             8,
             (1, 1_000_000),
             "generations of one user that may run or be ready to; more of them wait until one has ended",
+        );
+        let pooler: Pooler = vars.get(
+            "DB_POOLER",
+            "none",
+            "transaction where a pooler in transaction mode stands before Postgres",
         );
         if pool_min > pool_max {
             vars.problem("DB_POOL_MIN", "must not exceed DB_POOL_MAX");
@@ -82,6 +111,7 @@ impl DbConfig {
             pool_max,
             acquire_timeout,
             places,
+            pooler,
         }
     }
 }
@@ -109,6 +139,7 @@ impl DbConfig {
             pool_max: OPERATOR_CONNECTIONS,
             acquire_timeout: self.acquire_timeout,
             places: self.places,
+            pooler: self.pooler,
         }
     }
 }

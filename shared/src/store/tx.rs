@@ -7,10 +7,11 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{DbConfig, StoreError, StoreResult};
+use super::conn::Conn;
+use super::{DbConfig, Pooler, StoreError, StoreResult};
 
 /// The role a process serves as; neither owns a table nor may bypass row-level security.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ impl ServingRole {
     }
 }
 
+/// A transaction whose process does nothing for so long is ended by the database.
+const STANDS_STILL: &str = "5s";
+
 /// Connections for the sweeps' single statements: few, because each statement does the work of many
 /// generations.
 const SWEEP_CONNECTIONS: u32 = 4;
@@ -48,41 +52,51 @@ pub struct Db {
     /// Whether a pooler between us and the database has dropped that scope.
     sweeps_unscoped: Arc<AtomicBool>,
     places: i64,
+    pooler: Pooler,
+}
+
+/// What each session is set to when it starts.
+fn session_options(options: PgConnectOptions, role: ServingRole) -> PgConnectOptions {
+    // Every statement finds its rows by key, so its plan does not depend on the values: planning
+    // it once per connection saves more than any better plan could, and cannot flip. Nor may a
+    // plan that was made while a table was small read all of it when it has grown.
+    let options = options.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ]);
+    // A process that stands still or is cut off in the middle of a transaction would hold its locks
+    // for ever. None of ours waits for anything but its next statement.
+    let options = options.options([("idle_in_transaction_session_timeout", STANDS_STILL)]);
+    if options.get_username() == role.as_str() {
+        return options;
+    }
+    options.options([("role", role.as_str())])
 }
 
 impl Db {
     /// Opens the pool lazily: a database that is away at start-up is waited for by whoever needs
     /// it, not by the process.
     ///
-    /// The connections switch to `role` unless they log in as it. A pooler in transaction mode
-    /// ignores that, so behind one the login itself must be the role.
+    /// The connections switch to `role` unless they log in as it. Behind a pooler the login itself must
+    /// be the role.
     ///
     /// # Errors
     /// When the URL cannot be parsed.
     pub fn connect_lazy(config: &DbConfig, role: ServingRole) -> StoreResult<Self> {
-        let mut options: PgConnectOptions = config.url.expose_secret().parse()?;
-        options = options.application_name(match role {
+        let options: PgConnectOptions = config.url.expose_secret().parse()?;
+        let options = options.application_name(match role {
             ServingRole::Api => "balas-api",
             ServingRole::Worker => "balas-worker",
             ServingRole::Operator => "balas-operator",
         });
-        // Every statement finds its rows by key, so its plan does not depend on the values: planning
-        // it once per connection saves more than any better plan could, and cannot flip. Nor may a
-        // plan that was made while a table was small read all of it when it has grown. A pooler that
-        // refuses start-up options must be told to ignore them.
-        options = options.options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("jit", "off"),
-        ]);
-        // A process that stands still or is cut off in the middle of a transaction would hold its locks
-        // for ever. None of ours waits for anything but its next statement.
-        options = options.options([("idle_in_transaction_session_timeout", "5s")]);
-        if options.get_username() != role.as_str() {
-            options = options.options([("role", role.as_str())]);
-        }
+        let options = match config.pooler {
+            Pooler::None => session_options(options, role),
+            // The next transaction may have another session: nothing may be left in this one.
+            Pooler::Transaction => options.extra_float_digits(None),
+        };
         let pool = PgPoolOptions::new()
             .acquire_timeout(config.acquire_timeout)
             // The ping would be one more round trip for every request; a connection that died
@@ -115,6 +129,7 @@ impl Db {
             sweeps,
             sweeps_unscoped,
             places: config.places,
+            pooler: config.pooler,
         })
     }
 
@@ -128,7 +143,7 @@ impl Db {
             r#"SELECT current_user::text AS "name!", rolsuper AS "rolsuper!", rolbypassrls AS "rolbypassrls!"
                FROM pg_roles WHERE rolname = current_user"#
         )
-        .fetch_one(&self.pool)
+        .fetch_one(self.begin("BEGIN").await?.conn())
         .await?;
         if row.rolsuper || row.rolbypassrls {
             return Err(StoreError::Corrupt(format!(
@@ -144,9 +159,7 @@ impl Db {
     /// # Errors
     /// When there is none.
     pub async fn ping(&self) -> StoreResult<()> {
-        sqlx::query!("SELECT 1 AS one")
-            .fetch_one(&self.pool)
-            .await?;
+        drop(self.begin("BEGIN").await?);
         Ok(())
     }
 
@@ -183,11 +196,11 @@ impl Db {
     /// # Errors
     /// When no connection can be had.
     pub async fn sweep_statement(&self) -> StoreResult<SweepTx> {
-        if !self.sweeps_unscoped.load(Ordering::Relaxed) {
+        if self.has_sessions() && !self.sweeps_unscoped.load(Ordering::Relaxed) {
             let connection = self.sweeps.acquire().await?;
             // Opening it may just have shown that it has no scope.
             if !self.sweeps_unscoped.load(Ordering::Relaxed) {
-                return Ok(self.scope(Sweep::Statement(connection)));
+                return Ok(self.scope(Sweep::Statement(Alone(connection))));
             }
         }
         self.sweep().await
@@ -232,18 +245,21 @@ impl Db {
         self.places
     }
 
+    /// Whether a connection is one session. If not, a statement outside a transaction may be prepared
+    /// in one session and run in another.
+    pub(super) fn has_sessions(&self) -> bool {
+        self.pooler == Pooler::None
+    }
+
     /// A connection outside any transaction, for a statement that is one of its own and sets its
-    /// scope itself. It may have died in the pool.
-    pub(super) async fn connection(&self) -> StoreResult<PoolConnection<Postgres>> {
-        Ok(self.pool.acquire().await?)
+    /// scope itself. It may have died in the pool, and there must be [sessions](Self::has_sessions).
+    pub(super) async fn connection(&self) -> StoreResult<Alone> {
+        Ok(Alone(self.pool.acquire().await?))
     }
 
     /// Nothing has run when BEGIN fails, so a connection that died in the pool is simply replaced.
     /// A restart of the database kills all of them at once, hence more than one try.
-    pub(super) async fn begin(
-        &self,
-        statement: &str,
-    ) -> StoreResult<Transaction<'static, Postgres>> {
+    pub(super) async fn begin(&self, statement: &str) -> StoreResult<Begun> {
         let mut tries = self.pool.size().clamp(1, 64);
         loop {
             match self.begin_once(statement).await {
@@ -258,7 +274,12 @@ impl Db {
                 {
                     tries -= 1;
                 }
-                other => return Ok(other?),
+                other => {
+                    return Ok(Begun {
+                        tx: other?,
+                        has_session: self.has_sessions(),
+                    });
+                }
             }
         }
     }
@@ -272,7 +293,13 @@ impl Db {
         reason = "the task ends with its BEGIN; nothing need wait for it"
     )]
     async fn begin_once(&self, statement: &str) -> sqlx::Result<Transaction<'static, Postgres>> {
-        let (pool, statement) = (self.pool.clone(), AssertSqlSafe(statement.to_owned()));
+        let mut statement = statement.to_owned();
+        if !self.has_sessions() && !statement.contains("idle_in_transaction_session_timeout") {
+            statement += "; SET LOCAL idle_in_transaction_session_timeout = '";
+            statement += STANDS_STILL;
+            statement += "'";
+        }
+        let (pool, statement) = (self.pool.clone(), AssertSqlSafe(statement));
         match tokio::spawn(async move { pool.begin_with(statement).await }).await {
             Ok(begun) => begun,
             Err(_) => Err(sqlx::Error::WorkerCrashed),
@@ -285,10 +312,43 @@ impl Db {
     }
 }
 
+/// An open transaction; dropping it rolls it back.
+#[derive(Debug)]
+pub(super) struct Begun {
+    tx: Transaction<'static, Postgres>,
+    has_session: bool,
+}
+
+impl Begun {
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        Conn {
+            connection: &mut self.tx,
+            has_session: self.has_session,
+        }
+    }
+
+    pub(super) async fn commit(self) -> StoreResult<()> {
+        Ok(self.tx.commit().await?)
+    }
+}
+
+/// A connection outside any transaction, and so with a session of its own.
+#[derive(Debug)]
+pub(super) struct Alone(PoolConnection<Postgres>);
+
+impl Alone {
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        Conn {
+            connection: &mut self.0,
+            has_session: true,
+        }
+    }
+}
+
 /// A transaction as one person.
 #[derive(Debug)]
 pub struct UserTx {
-    tx: Transaction<'static, Postgres>,
+    tx: Begun,
     user_id: Uuid,
     places: i64,
 }
@@ -305,8 +365,8 @@ impl UserTx {
         self.places
     }
 
-    pub(super) fn conn(&mut self) -> &mut PgConnection {
-        &mut self.tx
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        self.tx.conn()
     }
 
     /// Makes what was done durable. Dropping the transaction undoes it instead, which is also the
@@ -315,7 +375,7 @@ impl UserTx {
     /// # Errors
     /// When the outcome is unknown or the commit was refused.
     pub async fn commit(self) -> StoreResult<()> {
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await
     }
 }
 
@@ -329,9 +389,9 @@ pub struct SweepTx {
 #[derive(Debug)]
 enum Sweep {
     /// Statements that take effect together.
-    Transaction(Transaction<'static, Postgres>),
+    Transaction(Begun),
     /// A statement that takes effect alone.
-    Statement(PoolConnection<Postgres>),
+    Statement(Alone),
 }
 
 impl SweepTx {
@@ -340,10 +400,10 @@ impl SweepTx {
         self.places
     }
 
-    pub(super) fn conn(&mut self) -> &mut PgConnection {
+    pub(super) fn conn(&mut self) -> Conn<'_> {
         match &mut self.scope {
-            Sweep::Transaction(tx) => tx,
-            Sweep::Statement(connection) => connection,
+            Sweep::Transaction(tx) => tx.conn(),
+            Sweep::Statement(alone) => alone.conn(),
         }
     }
 
@@ -353,7 +413,7 @@ impl SweepTx {
     /// When the outcome is unknown or the commit was refused.
     pub async fn commit(self) -> StoreResult<()> {
         match self.scope {
-            Sweep::Transaction(tx) => Ok(tx.commit().await?),
+            Sweep::Transaction(tx) => tx.commit().await,
             Sweep::Statement(_) => Ok(()),
         }
     }

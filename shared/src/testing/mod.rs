@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::config::Vars;
 use crate::redis::{Redis, RedisConfig};
-use crate::store::{Db, DbConfig, ServingRole, migrate};
+use crate::store::{Db, DbConfig, Pooler, ServingRole, migrate};
 
 /// One test's corner of the servers that `cargo xtask test` started. The database goes when this
 /// is dropped.
@@ -85,6 +85,7 @@ impl TestEnv {
             pool_max: 8,
             acquire_timeout: Duration::from_secs(5),
             places: 10_000,
+            pooler: Pooler::None,
         }
     }
 
@@ -142,6 +143,18 @@ impl TestEnv {
             .await
             .expect("the statement runs")
             .rows_affected()
+    }
+
+    /// Runs several statements as superuser, as one transaction.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub async fn execute_all(&self, sql: &str) {
+        let mut connection = self.superuser().await;
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .expect("the statements run");
     }
 
     /// The one value of a query run as superuser, as text.

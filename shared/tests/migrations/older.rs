@@ -80,6 +80,7 @@ impl Server {
             pool_max: 4,
             acquire_timeout: Duration::from_secs(10),
             places: 10_000,
+            pooler: store::Pooler::None,
         }
     }
 }

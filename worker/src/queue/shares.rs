@@ -104,7 +104,9 @@ impl Shares {
     pub fn take(self: &Arc<Self>, queue: Priority) -> Place {
         let mut taken = self.lock();
         let most = self.places.saturating_mul(OWED_PER);
-        if queue == Priority::Premium && taken.lower() < self.standard {
+        // What background has of a small share is not held against standard.
+        let standard = self.standard.saturating_sub(taken.background).max(1);
+        if queue == Priority::Premium && taken.standard < standard {
             taken.above_standard = (taken.above_standard + 1).min(most);
         }
         if queue != Priority::Background && taken.background < self.background {

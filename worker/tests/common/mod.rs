@@ -20,7 +20,7 @@ use shared::redis::{Redis, RedisFailure};
 use shared::store::generations::{self, Accepted, Concurrency, NewGeneration, NewMessage};
 use shared::store::{Db, ServingRole, conversations};
 use shared::testing::TestEnv;
-use shared::{id, push, queue};
+use shared::{id, push};
 use uuid::Uuid;
 use worker::config::WorkerConfig;
 
@@ -135,7 +135,11 @@ impl Fleet {
     }
 
     pub(crate) async fn conversation(&self) -> Uuid {
-        let mut tx = self.api.user(self.user).await.unwrap();
+        self.conversation_of(self.user).await
+    }
+
+    pub(crate) async fn conversation_of(&self, user: Uuid) -> Uuid {
+        let mut tx = self.api.user(user).await.unwrap();
         let new = conversations::NewConversation {
             id: id::new(self.clock.now()),
             title: None,
@@ -159,20 +163,25 @@ impl Fleet {
         conversation_id: Uuid,
         content: &str,
     ) -> Generation {
-        let (generation, parked) = self.commit(user, conversation_id, content).await;
+        self.send_in(Priority::Standard, user, conversation_id, content)
+            .await
+    }
+
+    /// Like [`Fleet::send_as`], into this queue.
+    pub(crate) async fn send_in(
+        &self,
+        queue: Priority,
+        user: Uuid,
+        conversation_id: Uuid,
+        content: &str,
+    ) -> Generation {
+        let (generation, parked) = self.commit_in(queue, user, conversation_id, content).await;
         // A busy machine may answer too late. Told again, Redis refuses the event that it has, and a
         // second id in the list is harmless.
         self.until(async || {
             let mut announced = generation.clone();
             let (redis, clock) = (&self.redis, &self.clock);
-            let told = queue::announce(
-                redis,
-                clock,
-                user,
-                Priority::Standard,
-                &mut announced,
-                parked,
-            );
+            let told = shared::queue::announce(redis, clock, user, queue, &mut announced, parked);
             match told.await {
                 Ok(()) | Err(RedisFailure::Command(_)) => Some(announced),
                 Err(RedisFailure::Timeout | RedisFailure::BackingOff) => None,
@@ -184,6 +193,17 @@ impl Fleet {
     /// Commits a message and its generation, and dies before the push.
     pub(crate) async fn commit(
         &self,
+        user: Uuid,
+        conversation_id: Uuid,
+        content: &str,
+    ) -> (Generation, Option<Parked>) {
+        self.commit_in(Priority::Standard, user, conversation_id, content)
+            .await
+    }
+
+    async fn commit_in(
+        &self,
+        queue: Priority,
         user: Uuid,
         conversation_id: Uuid,
         content: &str,
@@ -206,7 +226,7 @@ impl Fleet {
             parent_message_id: None,
         };
         let generation = NewGeneration {
-            priority: Priority::Standard,
+            priority: queue,
             chain: &chain,
             stream: true,
             deadline: Duration::from_mins(10),

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -13,6 +12,7 @@ use crate::domain::{
     GenerationStatus, Message, Parked, Priority, SenderType, Timings, WaitsFor,
 };
 use crate::models::Model;
+use crate::store::conn::Conn;
 use crate::store::{Db, StoreError, StoreResult, UserTx};
 use crate::{clock::Clock, id};
 
@@ -162,9 +162,11 @@ pub async fn accept_alone(
             concurrency,
             places: db.places(),
         };
-        let mut connection = db.connection().await?;
-        let inserted = insert(&mut connection, &new).await;
-        drop(connection);
+        let inserted = if db.has_sessions() {
+            insert(db.connection().await?.conn(), &new).await
+        } else {
+            insert_in_transaction(db, &new).await
+        };
         let inserted = match inserted {
             Err(error) if error.is_unavailable() => insert_again(db, &new).await?,
             // Should a plan ever look before the statement has set its scope, nothing was stored.
@@ -181,8 +183,7 @@ pub async fn accept_alone(
 /// After an attempt whose outcome is unknown, or that saw no conversation; in a transaction, whose
 /// scope is set before.
 async fn insert_again(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
-    let mut tx = db.user(new.user_id).await?;
-    let inserted = insert(tx.conn(), new).await;
+    let inserted = insert_in_transaction(db, new).await;
     let stored_before = match &inserted {
         Ok(Inserted::Behind(_)) => true,
         // The first attempt is being committed beside this one.
@@ -190,11 +191,8 @@ async fn insert_again(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
         Ok(_) => false,
     };
     if !stored_before {
-        let inserted = inserted?;
-        tx.commit().await?;
-        return Ok(inserted);
+        return inserted;
     }
-    drop(tx);
     let mut tx = db.user(new.user_id).await?;
     match super::find_with_reply(&mut tx, new.ids.generation).await? {
         // To push what is not the head or is parked does no harm.
@@ -205,6 +203,13 @@ async fn insert_again(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
         )?)),
         None => inserted,
     }
+}
+
+async fn insert_in_transaction(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
+    let mut tx = db.user(new.user_id).await?;
+    let inserted = insert(tx.conn(), new).await?;
+    tx.commit().await?;
+    Ok(inserted)
 }
 
 /// What one attempt to store a message is about.
@@ -256,7 +261,7 @@ impl Inserted {
 /// The statement sets the scope itself, so that it can run as a transaction of its own. What it reads
 /// depends on the first part's result and is therefore read after it; that it stored something it
 /// says itself, and is not inferred.
-async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Inserted> {
+async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
     let Insert {
         user_id,
         ids,

@@ -11,17 +11,17 @@
 //! exceeded by about as many as the person had requests on the way, until so many have ended: nothing
 //! is woken before. To make it exact would be a lock for each message.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Expired, Next};
 use crate::domain::{Before, Generation, Parked, Priority, WaitsFor};
+use crate::store::conn::Conn;
 use crate::store::{StoreResult, SweepTx, UserTx};
 
 /// Wakes for these people what waits for a place, as far as they have free ones; what is head of one
 /// of these conversations by now waits with them.
 pub(super) async fn wake(
-    conn: &mut PgConnection,
+    conn: Conn<'_>,
     people: &[Uuid],
     conversations: &[Uuid],
     places: i64,
