@@ -26,7 +26,16 @@ pub(crate) const FORGOTTEN_TURNS: &str = "SELECT count(*) FROM chat.generations 
 impl World {
     /// A message in a new conversation.
     async fn first(&self) -> Sent {
-        self.send(self.conversation().await, "hello").await
+        self.send_after(self.conversation().await, "hello").await
+    }
+
+    /// A message that is younger than all others: ids of one millisecond have no order between
+    /// conversations.
+    async fn send_after(&self, conversation: Uuid, content: &str) -> Sent {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        let sent = self.send(conversation, content).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        sent
     }
 
     async fn ids(&self, sql: &str) -> String {
@@ -111,10 +120,10 @@ async fn at_most_so_many_of_a_person_are_active_and_who_waits_longest_is_next() 
 async fn what_waits_for_its_turn_takes_no_place_and_then_waits_with_the_others() {
     let world = World::with_places(1).await;
     let (one, other) = (world.conversation().await, world.conversation().await);
-    let first = world.send(one, "1").await;
-    let turn = world.send(one, "2").await;
-    let place = world.send(other, "3").await;
-    let last = world.send(one, "4").await;
+    let first = world.send_after(one, "1").await;
+    let turn = world.send_after(one, "2").await;
+    let place = world.send_after(other, "3").await;
+    let last = world.send_after(one, "4").await;
     assert_eq!(waits_for(first.parked), None);
     assert_eq!(waits_for(turn.parked), Some(WaitsFor::Turn));
     assert_eq!(turn.parked.unwrap().ahead, 0);
@@ -184,7 +193,7 @@ async fn every_end_frees_the_place_and_what_goes_back_keeps_it() {
     ] {
         let world = World::with_places(1).await;
         let conversation = world.conversation().await;
-        let active = id(&world.send(conversation, "1").await);
+        let active = id(&world.send_after(conversation, "1").await);
         let waits = world.first().await;
         let claim = world.claim_for("worker/boot", &[active]).await.remove(0);
         let mine = [(claim.id, claim.token)];
@@ -284,7 +293,7 @@ async fn another_answer_a_replay_and_an_interruption_wait_like_everything_else()
     let chain = chain();
     let done = world.conversation().await;
     let reply = world
-        .reply(id(&world.send(done, "1").await), "answer")
+        .reply(id(&world.send_after(done, "1").await), "answer")
         .await;
     let failed = world.first().await;
     world.fail(id(&failed)).await;
@@ -374,9 +383,9 @@ async fn the_sweep_wakes_whatever_was_forgotten() {
     let mut turns = Vec::new();
     for _ in 0..2 {
         let conversation = world.conversation().await;
-        active.push(id(&world.send(conversation, "1").await));
-        turns.push(id(&world.send(conversation, "2").await));
-        turns.push(id(&world.send(conversation, "3").await));
+        active.push(id(&world.send_after(conversation, "1").await));
+        turns.push(id(&world.send_after(conversation, "2").await));
+        turns.push(id(&world.send_after(conversation, "3").await));
     }
     let mut waiting = Vec::new();
     for _ in 0..3 {
@@ -461,8 +470,8 @@ async fn a_sweep_that_looks_at_little_comes_to_everybody() {
 async fn what_an_older_version_accepted_is_claimed_in_order() {
     let world = World::with_places(1).await;
     let conversation = world.conversation().await;
-    let first = id(&world.send(conversation, "1").await);
-    let second = id(&world.send(conversation, "2").await);
+    let first = id(&world.send_after(conversation, "1").await);
+    let second = id(&world.send_after(conversation, "2").await);
     let as_before =
         "UPDATE chat.generations SET parked = NULL, run_at = now() WHERE parked IS NOT NULL";
     world.execute(as_before).await;
