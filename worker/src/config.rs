@@ -7,6 +7,7 @@ use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
 
+use crate::outbound::NotificationsConfig;
 use crate::upstream::UpstreamConfig;
 
 /// Everything an operator can set about a worker.
@@ -24,6 +25,8 @@ pub struct WorkerConfig {
     pub queue: QueueConfig,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
+    /// Where notifications go.
+    pub notifications: NotificationsConfig,
 }
 
 /// How a worker claims and keeps work.
@@ -60,6 +63,7 @@ impl WorkerConfig {
                 (100, 1_000_000),
                 "tokens of history that a prompt may hold",
             ),
+            notifications: NotificationsConfig::from_vars(vars),
         }
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::jobs::{Calls, Replies};
+use crate::outbound::Wake;
 use crate::queue::{Gates, Running, Tally};
 use crate::upstream::Client;
 
@@ -43,6 +44,8 @@ pub struct Context {
     pub calls: Calls,
     /// Where finished replies are stored.
     pub replies: Replies,
+    /// Wakes those who tell the notification service.
+    pub wake: Wake,
 }
 
 /// Moving averages of how long models take.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::config::WorkerConfig;
 use crate::context::{Context, Pace};
 use crate::jobs::{Calls, Replies, note_calls, store_replies};
+use crate::outbound::{Outbound, Wake};
 use crate::queue::{
     AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
 };
@@ -37,6 +38,7 @@ pub async fn run(
 ) -> anyhow::Result<ExitCode> {
     let (replies, waiting) = Replies::new();
     let context = Arc::new(build(config, clock, replies)?);
+    let outbound = Outbound::new(&context).context("failed to use NOTIFICATION_SERVICE_URL")?;
     tracing::info!(
         worker.id = context.worker_id,
         concurrency = context.config.queue.concurrency,
@@ -71,6 +73,10 @@ pub async fn run(
     background.run(
         "gates",
         until(&background, watch_gates(Arc::clone(&context))),
+    );
+    background.run(
+        "notifications",
+        outbound.run(Arc::clone(&context), background.stopping().clone()),
     );
     let looking = Arc::clone(&context);
     background.run(
@@ -135,6 +141,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         pace: Pace::default(),
         calls: Calls::default(),
         replies,
+        wake: Wake::default(),
     })
 }
 
