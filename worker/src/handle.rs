@@ -37,11 +37,8 @@ pub async fn run(
 /// apalis polls all its handlers from one task; a task of our own per job uses every core.
 async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle>) {
     let context = Arc::clone(&context);
-    let Job {
-        claim,
-        history,
-        permit,
-    } = job;
+    let Job { mut claim, permit } = job;
+    let history = std::mem::take(&mut claim.history);
     let claim = Arc::new(claim);
     let work = {
         let (context, claim) = (Arc::clone(&context), Arc::clone(&claim));

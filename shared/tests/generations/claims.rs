@@ -8,7 +8,7 @@ use shared::id;
 use shared::store::generations::{self, Accepted, Concurrency, Failed, Finished, TitleFinished};
 use uuid::Uuid;
 
-use crate::common::{LEASE, World, chain, new_generation, text, usage};
+use crate::common::{LEASE, World, chain, claimer, new_generation, text, usage};
 
 impl World {
     async fn set(&self, id: Uuid, what: &str) {
@@ -27,7 +27,7 @@ impl World {
 
     async fn claim_ready(&self, limit: i64) -> Vec<Uuid> {
         let mut tx = self.worker.sweep_async().await.unwrap();
-        let claims = generations::claim_ready(&mut tx, limit, "w/1", LEASE)
+        let claims = generations::claim_ready(&mut tx, limit, &claimer("w/1", LEASE))
             .await
             .unwrap();
         tx.commit().await.unwrap();
