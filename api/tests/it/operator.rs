@@ -414,7 +414,59 @@ async fn a_dead_notification_is_listed_replayed_and_discarded() {
         let age = listed.body["dead_notifications"][0]["deliveries"][place]["age_seconds"].take();
         assert!(age.as_i64().unwrap() >= 0);
     }
-    assert_snapshot!(listed.shown(), @"");
+    assert_snapshot!(listed.shown(), @r#"
+    200
+    {
+      "counts": [
+        {
+          "count": 1,
+          "destination": "amqp",
+          "reason": "tries_exhausted"
+        },
+        {
+          "count": 1,
+          "destination": "http",
+          "reason": "tries_exhausted"
+        }
+      ],
+      "dead_notifications": [
+        {
+          "conversation_id": "[id 1]",
+          "deliveries": [
+            {
+              "age_seconds": null,
+              "attempts": 40,
+              "dead_at": "[time]",
+              "destination": "amqp",
+              "first_try_at": "[time]",
+              "last_error": "status 500",
+              "reason": "tries_exhausted"
+            },
+            {
+              "age_seconds": null,
+              "attempts": 40,
+              "dead_at": "[time]",
+              "destination": "http",
+              "first_try_at": "[time]",
+              "last_error": "status 500",
+              "reason": "tries_exhausted"
+            }
+          ],
+          "generation_id": "[id 2]",
+          "id": "[id 3]",
+          "occurred_at": "[time]",
+          "request_id": "request-1",
+          "type": "chat.generation.failed",
+          "user_id": "[id 4]"
+        }
+      ],
+      "pagination": {
+        "has_more": false,
+        "limit": 50,
+        "next_cursor": null
+      }
+    }
+    "#);
     assert_eq!(listed.text("/dead_notifications/0/id"), id);
     let path = |verb: &str| format!("/internal/dead-notifications/{id}/{verb}");
     let only = json!({ "destination": "http" });
@@ -434,7 +486,7 @@ async fn a_dead_notification_is_listed_replayed_and_discarded() {
     let listed = service.get("/internal/dead-notifications").await;
     assert_eq!(listed.body["dead_notifications"], json!([]));
     assert_eq!(listed.body["counts"], json!([]));
-    let trail = "SELECT string_agg(actor || ' ' || action || ' ' || (request_id IS NOT NULL), ', ' ORDER BY id)
+    let trail = "SELECT string_agg(actor || ' ' || action || ' ' || (request_id IS NOT NULL), ', ' ORDER BY at)
                  FROM chat.audit_log";
     assert_eq!(
         app.env.value(trail).await.as_deref(),

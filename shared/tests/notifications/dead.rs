@@ -190,7 +190,7 @@ async fn a_replay_is_tried_for_another_day_and_noted() {
     assert_eq!(world.away(id, EVERYWHERE).await, [Destination::Amqp]);
     assert!(world.list(&ALL).await.0.is_empty());
     assert_eq!(world.rows("destination").await, "http");
-    let trail = "SELECT string_agg(concat_ws(' ', actor, action, subject, user_id, request_id, details), E'\\n' ORDER BY id)
+    let trail = "SELECT string_agg(concat_ws(' ', actor, action, subject, user_id, request_id, details), E'\\n' ORDER BY at)
                  FROM chat.audit_log";
     let user = world.user;
     assert_eq!(

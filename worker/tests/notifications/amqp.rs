@@ -8,7 +8,7 @@ use lapin::message::BasicGetMessage;
 use lapin::options::{
     BasicGetOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use shared::config::Vars;
 use uuid::Uuid;
@@ -159,11 +159,10 @@ async fn both_ways_tell_the_same_bytes_under_the_same_id() {
         assert_eq!(*properties.delivery_mode(), Some(2));
         let kind = properties.kind().as_ref().unwrap();
         assert_eq!(kind.as_str(), "chat.generation.completed");
-        let headers = format!("{:?}", properties.headers());
-        assert!(
-            headers.contains("x-request-id") && headers.contains("request-1"),
-            "{headers}"
-        );
+        let headers = properties.headers().as_ref().unwrap();
+        let request_id = headers.inner().get("x-request-id").unwrap();
+        let expected = AMQPValue::LongString("request-1".into());
+        assert_eq!(request_id, &expected);
         let routing_key = format!("notifications.user.{}", fleet.user);
         assert_eq!(message.routing_key.as_str(), routing_key);
     }
