@@ -29,8 +29,10 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 const BEGIN_WITHIN: Duration = Duration::from_secs(15);
 /// A transaction that takes longer has met a connection that is dead.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A look that the stop finds on its way gets so long: what it takes it should know of.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// What is on its way when the process stops gets so long.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(2);
 /// And this is left for giving the rest back.
 const LAST_WORD: Duration = Duration::from_millis(1_500);
 
@@ -100,11 +102,20 @@ impl Line {
         let mut flight = Flight::default();
         let mut measure_at = Instant::now();
         let wake = self.context.wake.of(self.destination);
+        let stopped = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(LAST_LOOK).await;
+        };
+        tokio::pin!(stopped);
         while !stopping.is_cancelled() {
-            self.look(&mut flight).await;
+            tokio::select! {
+                biased;
+                () = &mut stopped => break,
+                () = self.look(&mut flight) => {}
+            }
             if Instant::now() >= measure_at {
                 measure_at = Instant::now() + MEASURE_EVERY;
-                self.measure().await;
+                let _ = stopping.run_until_cancelled(self.measure()).await;
             }
             // Nothing to tell any more, or not settled: both are for the next look.
             if !flight.ended.is_empty() {

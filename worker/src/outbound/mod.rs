@@ -22,8 +22,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt as _;
 use shared::domain::{Destination, NotificationType};
+use shared::store::StoreResult;
 use shared::store::notifications;
-use shared::store::{StoreError, StoreResult};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -177,5 +177,5 @@ async fn switch(context: &Context, wanted: &[Destination]) -> StoreResult<bool> 
     let mut tx = context.db.sweep().await?;
     let changed = notifications::switch(&mut tx, wanted).await?;
     tx.commit().await?;
-    Ok::<_, StoreError>(changed)
+    Ok(changed)
 }

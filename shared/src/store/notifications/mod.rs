@@ -96,19 +96,6 @@ pub async fn forget(tx: &mut SweepTx, limit: i64) -> StoreResult<u64> {
     Ok(forgotten.rows_affected())
 }
 
-/// Whether the trigger is on and for which destinations, for those who start.
-///
-/// # Errors
-/// When the database fails.
-pub async fn wanted(tx: &mut SweepTx) -> StoreResult<Vec<Destination>> {
-    let wanted = sqlx::query_scalar!(
-        r#"SELECT d.name AS "name: Destination" FROM chat.notification_destinations d WHERE d.wanted ORDER BY d.name"#
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(wanted)
-}
-
 /// Names one notification at one destination while it is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Held {
