@@ -15,7 +15,9 @@ pub use accept::{
     Accepted, Concurrency, NewGeneration, NewMessage, accept, accept_alone, lock_conversation,
 };
 pub use cancel::{Cancelled, cancel, cancel_unfinished, keep_partial, unfinished_of_conversation};
-pub use claim::{Claim, claim, claim_ready, free_predecessor, release, renew, retry_later};
+pub use claim::{
+    Claim, Handover, claim, claim_ready, free_predecessor, release, renew, retry_later,
+};
 pub use finish::{
     Failed, Finish, Finished, Next, TitleFinished, fail, finish, finish_many, finish_title,
 };
