@@ -13,10 +13,6 @@ use uuid::Uuid;
 use crate::context::Context;
 use crate::queue::AbortReason;
 
-/// The exit code when not everything could be given back: EX_TEMPFAIL of sysexits.h. Its leases run
-/// out, or the next start under this name frees it.
-pub const NOT_GIVEN_BACK: u8 = 75;
-
 /// How long giving back may take, ...
 const GIVING_BACK: Duration = Duration::from_secs(3);
 /// ... and how long after the grace what is being stored at that time may take.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shared::clock::Clock;
-use shared::lifecycle::Lifecycle;
+use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
 use shared::redis::Redis;
 use shared::store::{Db, ServingRole, StoreError, fleet};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::context::{Context, Pace};
-use crate::drain::{NOT_GIVEN_BACK, drain, give_all_back};
+use crate::drain::{drain, give_all_back};
 use crate::health::{Health, HealthPort};
 use crate::jobs::{Calls, Replies, WaitingReplies, note_calls, store_replies};
 use crate::progress::Part;
@@ -104,8 +104,9 @@ pub async fn run_watched(
     // Connections that do not take part in it are cut off.
     let _ = tokio::time::timeout(LEAVING, context.db.close()).await;
     if !context.running.is_settled() {
+        // Its leases run out, or the next start under this name frees it.
         tracing::warn!("worker stopped; not everything could be given back");
-        return Ok(ExitCode::from(NOT_GIVEN_BACK));
+        return Ok(ExitCode::from(UNDONE));
     }
     tracing::info!("worker stopped");
     Ok(if jobs == ExitCode::SUCCESS {
