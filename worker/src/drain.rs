@@ -18,8 +18,6 @@ const GIVING_BACK: Duration = Duration::from_secs(3);
 /// ... and how long after the grace what is being stored at that time may take.
 const STORING: Duration = Duration::from_secs(4);
 
-type Claims = Vec<(Uuid, Uuid)>;
-
 /// After the stop: running jobs get the grace, or until the second signal; what then still runs is
 /// put back in one statement, so that other workers continue at once, and aborted. Replies that are
 /// about to be stored may still be. Returns when nobody is waited for any longer.
@@ -75,9 +73,8 @@ pub(crate) async fn give_back(context: &Context, claims: &[(Uuid, Uuid)]) {
 
 /// Gives everything back that this worker holds, because it is about to leave without a drain.
 pub(crate) async fn give_all_back(context: Arc<Context>) {
-    let mut claims: Claims = context.running.close();
-    claims.extend(context.running.claims());
-    give_back(&context, &claims).await;
+    context.running.close();
+    give_back(&context, &context.running.claims()).await;
 }
 
 async fn release(context: &Context, claims: &[(Uuid, Uuid)]) -> StoreResult<Vec<(Uuid, Priority)>> {

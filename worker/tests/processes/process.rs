@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +69,19 @@ impl Process {
             .await;
     }
 
+    /// The value of a field of the first line that has it.
+    pub(crate) async fn said(&self, fleet: &Fleet, field: &str) -> String {
+        fleet
+            .until(async || {
+                let log = self.log.lock().unwrap();
+                log.lines().find_map(|line| {
+                    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+                    Some(line[field].as_str()?.to_owned())
+                })
+            })
+            .await
+    }
+
     /// Waits for the end and returns its exit code; none after a signal that it could not catch.
     pub(crate) async fn ended(mut self) -> Option<i32> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -100,6 +113,18 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a health port answers: status and body.
+pub(crate) async fn probe(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: worker\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    (status, body.to_owned())
 }
 
 /// A way to a server that can be cut for good.

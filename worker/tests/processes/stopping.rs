@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::process::{Link, Process};
+use crate::process::{Link, Process, probe};
 use crate::{Fleet, LONG};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,4 +116,32 @@ async fn a_signal_while_it_starts_is_heard() {
     worker.says(&fleet, "worker starts").await;
     worker.signal(Signal::SIGTERM);
     assert_eq!(worker.ended().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probes_say_when_it_is_ready_and_when_it_leaves() {
+    let fleet = Fleet::new().await;
+    let settings = [
+        LONG,
+        ("DRAIN_GRACE", "3600"),
+        ("HEALTH_ADDRESS", "127.0.0.1:0"),
+    ];
+    let worker = Process::start(&fleet, "w1", &settings);
+    let address = worker.said(&fleet, "server.address").await;
+    let is_ready = async |wanted: u16| {
+        let (status, body) = probe(&address, "/health/ready").await;
+        (status == wanted).then_some(body)
+    };
+    fleet.until(async || is_ready(200).await).await;
+    let ids = fleet.held(1).await;
+    worker.signal(Signal::SIGTERM);
+    let reason = fleet.until(async || is_ready(503).await).await;
+    assert!(reason.contains("stopping"), "{reason}");
+    assert_eq!(probe(&address, "/health/live").await.0, 200);
+    let (status, metrics) = probe(&address, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(metrics.contains("generations_in_flight"), "{metrics}");
+    fleet.simulator.release();
+    assert_eq!(worker.ended().await, Some(0));
+    fleet.all_ended(&ids).await;
 }
