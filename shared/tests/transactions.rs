@@ -8,7 +8,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, until};
+use common::{World, claimer, until};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use shared::clock::Clock;
@@ -83,8 +83,8 @@ async fn some_transaction(db: &Db, which: u32, user: Uuid) -> StoreResult<()> {
             tx.commit().await
         }
         3 => {
-            let mut tx = db.sweep_async().await?;
-            generations::claim_ready(&mut tx, 10, "w", Duration::from_secs(1)).await?;
+            let mut tx = db.sweep_statement().await?;
+            generations::claim_ready(&mut tx, 10, &claimer("w", Duration::from_secs(1))).await?;
             tx.commit().await
         }
         // A transaction that is dropped instead of committed.

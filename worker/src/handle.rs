@@ -38,11 +38,8 @@ pub async fn run(
 async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle>) {
     let context = Arc::clone(&context);
     context.progress.begun();
-    let Job {
-        claim,
-        history,
-        permit,
-    } = job;
+    let Job { mut claim, permit } = job;
+    let history = std::mem::take(&mut claim.history);
     let claim = Arc::new(claim);
     let work = {
         let (context, claim) = (Arc::clone(&context), Arc::clone(&claim));

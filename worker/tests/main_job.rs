@@ -272,9 +272,14 @@ async fn two_workers_that_claim_one_id_get_it_once() {
         let claim = |worker: &'static str| {
             let db = db.clone();
             async move {
-                let mut tx = db.sweep_async().await.unwrap();
+                let mut tx = db.sweep_statement().await.unwrap();
                 let lease = std::time::Duration::from_secs(30);
-                let claims = generations::claim(&mut tx, &[generation.id], worker, lease)
+                let claimer = generations::Claimer {
+                    worker_id: worker,
+                    lease,
+                    history_tokens: 1_000,
+                };
+                let claims = generations::claim(&mut tx, &[generation.id], &claimer)
                     .await
                     .unwrap();
                 tx.commit().await.unwrap();

@@ -21,6 +21,14 @@ use crate::limits::{self, Budget};
 /// How much longer than its wait a request counts as running: the time to tell its client.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// The pauses after which a key that is in use is looked up again. The transaction of a refused
+/// request is rolled back a moment after its answer, and whoever got that may ask again at once.
+const IN_USE: [Duration; 3] = [
+    Duration::from_millis(20),
+    Duration::from_millis(60),
+    Duration::from_millis(200),
+];
+
 /// How a creating request goes on.
 pub(super) enum Begun {
     /// It was answered before.
@@ -68,8 +76,8 @@ pub(super) async fn begin<T>(
             },
         }));
     };
-    let mut tx = app.db.user(user_id).await?;
-    match idempotency::look_up(&mut tx, key.as_str(), &request.fingerprint).await? {
+    let (tx, known) = look_up(app, user_id, key, &request.fingerprint).await?;
+    match known {
         Known::New => {
             let budget = admit().await?;
             let key = Some((key.clone(), request.fingerprint));
@@ -95,6 +103,27 @@ pub(super) async fn begin<T>(
             Err(Problem::of(Code::IdempotencyInProgress).with_header(http::header::RETRY_AFTER, 1))
         }
         Known::Conflict => Err(Problem::of(Code::IdempotencyConflict)),
+    }
+}
+
+/// What is known of a key, and the transaction that holds a new one. No connection is kept from
+/// others while the key is in use.
+async fn look_up(
+    app: &AppState,
+    user_id: Uuid,
+    key: &IdempotencyKey,
+    fingerprint: &[u8; 32],
+) -> Result<(UserTx, Known)> {
+    let mut pauses = IN_USE.iter();
+    loop {
+        let mut tx = app.db.user(user_id).await?;
+        let known = idempotency::look_up(&mut tx, key.as_str(), fingerprint).await?;
+        let again = pauses.next().filter(|_| known == Known::Running);
+        let Some(pause) = again else {
+            return Ok((tx, known));
+        };
+        drop(tx);
+        tokio::time::sleep(*pause).await;
     }
 }
 

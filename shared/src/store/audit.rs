@@ -1,9 +1,9 @@
 //! The trail of what operators did. It is written in the transaction that did it.
 
 use serde_json::Value;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::conn::Conn;
 use super::{OperatorTx, StoreResult, UserTx};
 
 /// Who does something, for the trail.
@@ -47,11 +47,7 @@ pub async fn note_of_fleet(tx: &mut OperatorTx, entry: &Entry<'_>) -> StoreResul
     write(tx.conn(), entry, None).await
 }
 
-async fn write(
-    connection: &mut PgConnection,
-    entry: &Entry<'_>,
-    user_id: Option<Uuid>,
-) -> StoreResult<()> {
+async fn write(connection: Conn<'_>, entry: &Entry<'_>, user_id: Option<Uuid>) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO chat.audit_log (id, actor, action, subject, user_id, request_id, details)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",

@@ -9,6 +9,28 @@ use crate::config::Vars;
 /// One for the look at the queues each second, and some for people.
 const OPERATOR_CONNECTIONS: u32 = 3;
 
+/// What stands between a process and the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooler {
+    /// Nothing, or what behaves like it: a connection is one session of the database.
+    #[default]
+    None,
+    /// A pooler that may give each transaction another session, as `PgBouncer` does in transaction mode.
+    Transaction,
+}
+
+impl std::str::FromStr for Pooler {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            "transaction" => Ok(Self::Transaction),
+            _ => Err("must be none or transaction"),
+        }
+    }
+}
+
 /// Connection settings of one process.
 #[derive(Clone, Debug)]
 pub struct DbConfig {
@@ -20,6 +42,8 @@ pub struct DbConfig {
     pub pool_max: u32,
     /// How long a caller waits for a free connection before it gets "unavailable".
     pub acquire_timeout: Duration,
+    /// What stands in between.
+    pub pooler: Pooler,
 }
 
 impl DbConfig {
@@ -41,6 +65,11 @@ impl DbConfig {
             "DB_ACQUIRE_TIMEOUT",
             "3",
             "seconds to wait for a free connection before answering 503",
+        );
+        let pooler: Pooler = vars.get(
+            "DB_POOLER",
+            "none",
+            "transaction where a pooler in transaction mode stands before Postgres",
         );
         if pool_min > pool_max {
             vars.problem("DB_POOL_MIN", "must not exceed DB_POOL_MAX");
@@ -72,6 +101,7 @@ impl DbConfig {
             pool_min,
             pool_max,
             acquire_timeout,
+            pooler,
         }
     }
 }
@@ -98,6 +128,7 @@ impl DbConfig {
             pool_min: 0,
             pool_max: OPERATOR_CONNECTIONS,
             acquire_timeout: self.acquire_timeout,
+            pooler: self.pooler,
         }
     }
 }

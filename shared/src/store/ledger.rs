@@ -2,7 +2,6 @@
 
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -118,61 +117,38 @@ pub async fn started(tx: &mut SweepTx, calls: &[RunningCall]) -> StoreResult<()>
 /// # Errors
 /// When the database fails.
 pub async fn ended(tx: &mut UserTx, call: &CallEnded) -> StoreResult<()> {
-    write_ended(tx.conn(), &[call]).await
-}
-
-/// Notes how calls of many people ended. May run twice.
-///
-/// # Errors
-/// When the database fails.
-pub async fn ended_many(tx: &mut SweepTx, calls: &[&CallEnded]) -> StoreResult<()> {
-    write_ended(tx.conn(), calls).await
-}
-
-/// Whose call it was is read from its generation.
-async fn write_ended(conn: &mut PgConnection, calls: &[&CallEnded]) -> StoreResult<()> {
-    fn each<'a, T>(calls: &[&'a CallEnded], of: impl Fn(&'a CallEnded) -> T) -> Vec<T> {
-        calls.iter().copied().map(of).collect()
-    }
+    let user_id = tx.user_id();
     sqlx::query!(
         "INSERT INTO chat.attempts AS a
              (id, user_id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at,
               model_served, outcome, prompt_tokens, completion_tokens, cost_credits, usage, wasted, first_token_at,
               finished_at)
-         SELECT n.id, g.user_id, n.generation_id, n.attempt, n.operation, n.key_label, n.model_asked, n.upstream_id,
-                n.started_at, n.model_served, n.outcome, n.prompt_tokens, n.completion_tokens, n.cost_credits, n.usage,
-                n.wasted, n.first_token_at, n.finished_at
-         FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[],
-                     $8::timestamptz[], $9::text[], $10::text[], $11::integer[], $12::integer[], $13::numeric[],
-                     $14::jsonb[], $15::boolean[], $16::timestamptz[], $17::timestamptz[])
-              AS n (id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at,
-                    model_served, outcome, prompt_tokens, completion_tokens, cost_credits, usage, wasted,
-                    first_token_at, finished_at)
-         JOIN chat.generations g ON g.id = n.generation_id
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ON CONFLICT (id) DO UPDATE
          SET model_served = EXCLUDED.model_served, outcome = EXCLUDED.outcome, upstream_id = EXCLUDED.upstream_id,
              prompt_tokens = EXCLUDED.prompt_tokens, completion_tokens = EXCLUDED.completion_tokens,
              cost_credits = EXCLUDED.cost_credits, usage = EXCLUDED.usage, wasted = EXCLUDED.wasted,
              first_token_at = EXCLUDED.first_token_at, finished_at = EXCLUDED.finished_at",
-        &each(calls, |call| call.started.id),
-        &each(calls, |call| call.started.generation_id),
-        &each(calls, |call| call.started.attempt),
-        each(calls, |call| call.started.operation) as _,
-        each(calls, |call| call.started.key_label.as_str()) as _,
-        each(calls, |call| call.started.model_asked.as_str()) as _,
-        each(calls, |call| call.started.upstream_id.as_deref()) as _,
-        &each(calls, |call| call.started.started_at),
-        each(calls, |call| call.model_served.as_deref()) as _,
-        each(calls, |call| call.outcome) as _,
-        each(calls, |call| call.prompt_tokens) as _,
-        each(calls, |call| call.completion_tokens) as _,
-        each(calls, |call| call.cost_credits) as _,
-        each(calls, |call| call.usage.as_deref().map(Json)) as _,
-        &each(calls, |call| call.wasted),
-        each(calls, |call| call.first_token_at) as _,
-        &each(calls, |call| call.finished_at),
+        call.started.id,
+        user_id,
+        call.started.generation_id,
+        call.started.attempt,
+        call.started.operation,
+        call.started.key_label,
+        call.started.model_asked,
+        call.started.upstream_id,
+        call.started.started_at,
+        call.model_served,
+        call.outcome,
+        call.prompt_tokens,
+        call.completion_tokens,
+        call.cost_credits,
+        call.usage.as_deref().map(Json) as _,
+        call.wasted,
+        call.first_token_at,
+        call.finished_at,
     )
-    .execute(conn)
+    .execute(tx.conn())
     .await?;
     Ok(())
 }

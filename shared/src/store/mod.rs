@@ -10,6 +10,7 @@
 
 pub mod audit;
 mod config;
+mod conn;
 pub mod conversations;
 pub mod dead_letters;
 mod error;
@@ -26,7 +27,7 @@ mod operator;
 pub mod queues;
 mod tx;
 
-pub use config::DbConfig;
+pub use config::{DbConfig, Pooler};
 pub use error::{StoreError, StoreResult};
 pub use operator::OperatorTx;
 pub use tx::{Db, ServingRole, SweepTx, UserTx};

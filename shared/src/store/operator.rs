@@ -1,7 +1,7 @@
 //! The scope of operators.
 
-use sqlx::{PgConnection, Postgres, Transaction};
-
+use super::conn::Conn;
+use super::tx::Begun;
 use super::{Db, StoreResult};
 
 /// A transaction of an operator: it reads everybody's work and nobody's words, and changes only what
@@ -11,7 +11,7 @@ use super::{Db, StoreResult};
 /// nothing, or is refused.
 #[derive(Debug)]
 pub struct OperatorTx {
-    tx: Transaction<'static, Postgres>,
+    tx: Begun,
 }
 
 impl Db {
@@ -27,8 +27,8 @@ impl Db {
 }
 
 impl OperatorTx {
-    pub(super) fn conn(&mut self) -> &mut PgConnection {
-        &mut self.tx
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        self.tx.conn()
     }
 
     /// Makes what was done durable; dropping undoes it.
@@ -36,6 +36,6 @@ impl OperatorTx {
     /// # Errors
     /// When the outcome is unknown or the commit was refused.
     pub async fn commit(self) -> StoreResult<()> {
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await
     }
 }

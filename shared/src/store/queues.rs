@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::{self, Actor, Entry};
+use super::conn::Conn;
 use super::{OperatorTx, StoreResult, SweepTx};
 use crate::domain::{Priority, Queue};
 
@@ -96,7 +96,7 @@ pub async fn loads(tx: &mut OperatorTx, at_most: Duration) -> StoreResult<Vec<Lo
 ///
 /// The depths are counted from the index of ready rows; no row of a finished generation is read.
 /// Queues that somebody else measures at this moment are left to them.
-async fn measured(connection: &mut PgConnection) -> StoreResult<Vec<Load>> {
+async fn measured(connection: Conn<'_>) -> StoreResult<Vec<Load>> {
     let rows = sqlx::query_as!(
         LoadRow,
         r#"WITH open AS MATERIALIZED (

@@ -1,14 +1,17 @@
 //! The pool and the two scopes in which statements may run.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{DbConfig, StoreError, StoreResult};
+use super::conn::Conn;
+use super::{DbConfig, Pooler, StoreError, StoreResult};
 
 /// The role a process serves as; neither owns a table nor may bypass row-level security.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,56 +36,99 @@ impl ServingRole {
     }
 }
 
+/// A transaction whose process does nothing for so long is ended by the database.
+const STANDS_STILL: &str = "5s";
+
+/// Connections for the sweeps' single statements: few, because each statement does the work of many
+/// generations.
+const SWEEP_CONNECTIONS: u32 = 4;
+
 /// The process's connections to Postgres.
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: PgPool,
+    /// Connections that carry the sweeps' scope from their start.
+    sweeps: PgPool,
+    /// Whether a pooler between us and the database has dropped that scope.
+    sweeps_unscoped: Arc<AtomicBool>,
+    pooler: Pooler,
+}
+
+/// What each session is set to when it starts.
+fn session_options(options: PgConnectOptions, role: ServingRole) -> PgConnectOptions {
+    // Every statement finds its rows by key, so its plan does not depend on the values: planning
+    // it once per connection saves more than any better plan could, and cannot flip. Nor may a
+    // plan that was made while a table was small read all of it when it has grown.
+    let options = options.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ]);
+    // A process that stands still or is cut off in the middle of a transaction would hold its locks
+    // for ever. None of ours waits for anything but its next statement.
+    let options = options.options([("idle_in_transaction_session_timeout", STANDS_STILL)]);
+    if options.get_username() == role.as_str() {
+        return options;
+    }
+    options.options([("role", role.as_str())])
 }
 
 impl Db {
     /// Opens the pool lazily: a database that is away at start-up is waited for by whoever needs
     /// it, not by the process.
     ///
-    /// The connections switch to `role` unless they log in as it. A pooler in transaction mode
-    /// ignores that, so behind one the login itself must be the role.
+    /// The connections switch to `role` unless they log in as it. Behind a pooler the login itself must
+    /// be the role.
     ///
     /// # Errors
     /// When the URL cannot be parsed.
     pub fn connect_lazy(config: &DbConfig, role: ServingRole) -> StoreResult<Self> {
-        let mut options: PgConnectOptions = config.url.expose_secret().parse()?;
-        options = options.application_name(match role {
+        let options: PgConnectOptions = config.url.expose_secret().parse()?;
+        let options = options.application_name(match role {
             ServingRole::Api => "balas-api",
             ServingRole::Worker => "balas-worker",
             ServingRole::Operator => "balas-operator",
         });
-        // Every statement finds its rows by key, so its plan does not depend on the values: planning
-        // it once per connection saves more than any better plan could, and cannot flip. Nor may a
-        // plan that was made while a table was small read all of it when it has grown. A pooler that
-        // refuses start-up options must be told to ignore them.
-        options = options.options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("jit", "off"),
-        ]);
-        // A process that stands still or is cut off in the middle of a transaction would hold its locks
-        // for ever. None of ours waits for anything but its next statement.
-        options = options.options([("idle_in_transaction_session_timeout", "5s")]);
-        if options.get_username() != role.as_str() {
-            options = options.options([("role", role.as_str())]);
-        }
+        let options = match config.pooler {
+            Pooler::None => session_options(options, role),
+            // The next transaction may have another session: nothing may be left in this one.
+            Pooler::Transaction => options.extra_float_digits(None),
+        };
         let pool = PgPoolOptions::new()
-            .min_connections(config.pool_min)
-            .max_connections(config.pool_max)
             .acquire_timeout(config.acquire_timeout)
             // The ping would be one more round trip for every request; a connection that died
             // meanwhile shows at BEGIN, which is tried again.
             .test_before_acquire(false)
             .idle_timeout(Duration::from_mins(10))
-            .max_lifetime(Duration::from_mins(30))
+            .max_lifetime(Duration::from_mins(30));
+        let sweeps_unscoped = Arc::new(AtomicBool::new(false));
+        let found_unscoped = Arc::clone(&sweeps_unscoped);
+        let sweeps = pool
+            .clone()
+            .max_connections(SWEEP_CONNECTIONS)
+            .after_connect(move |connection, _| {
+                let found_unscoped = Arc::clone(&found_unscoped);
+                Box::pin(async move {
+                    let scope = sqlx::query_scalar!("SELECT current_setting('app.sweep', true)")
+                        .fetch_one(connection)
+                        .await?;
+                    found_unscoped.store(scope.as_deref() != Some("on"), Ordering::Relaxed);
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.clone().options([("app.sweep", "on")]));
+        let pool = pool
+            .min_connections(config.pool_min)
+            .max_connections(config.pool_max)
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            sweeps,
+            sweeps_unscoped,
+            pooler: config.pooler,
+        })
     }
 
     /// Fails when the connections could read what they must not: a superuser or a role that
@@ -95,7 +141,7 @@ impl Db {
             r#"SELECT current_user::text AS "name!", rolsuper AS "rolsuper!", rolbypassrls AS "rolbypassrls!"
                FROM pg_roles WHERE rolname = current_user"#
         )
-        .fetch_one(&self.pool)
+        .fetch_one(self.begin("BEGIN").await?.conn())
         .await?;
         if row.rolsuper || row.rolbypassrls {
             return Err(StoreError::Corrupt(format!(
@@ -111,9 +157,7 @@ impl Db {
     /// # Errors
     /// When there is none.
     pub async fn ping(&self) -> StoreResult<()> {
-        sqlx::query!("SELECT 1 AS one")
-            .fetch_one(&self.pool)
-            .await?;
+        drop(self.begin("BEGIN").await?);
         Ok(())
     }
 
@@ -136,9 +180,27 @@ impl Db {
     pub async fn sweep(&self) -> StoreResult<SweepTx> {
         // Whoever stands still in a sweep keeps the whole fleet from finding lost work.
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL idle_in_transaction_session_timeout = '500ms'";
-        Ok(SweepTx {
-            tx: self.begin(begin).await?,
-        })
+        Ok(SweepTx(Sweep::Transaction(self.begin(begin).await?)))
+    }
+
+    /// A connection with the scope of a sweep, for one statement that is a transaction of its own
+    /// and so costs one round trip: it is committed when it returns, whether or not
+    /// [`SweepTx::commit`] is called.
+    ///
+    /// The scope comes with the start-up options of the connection. Behind a pooler that drops
+    /// them this is a transaction like [`Db::sweep`]. The connection may have died in the pool.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn sweep_statement(&self) -> StoreResult<SweepTx> {
+        if self.has_sessions() && !self.sweeps_unscoped.load(Ordering::Relaxed) {
+            let connection = self.sweeps.acquire().await?;
+            // Opening it may just have shown that it has no scope.
+            if !self.sweeps_unscoped.load(Ordering::Relaxed) {
+                return Ok(SweepTx(Sweep::Statement(Alone(connection))));
+            }
+        }
+        self.sweep().await
     }
 
     /// Like [`Db::sweep`], but the commit does not wait for the disk. Only for writes that may be
@@ -149,9 +211,7 @@ impl Db {
     /// When no connection can be had.
     pub async fn sweep_async(&self) -> StoreResult<SweepTx> {
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL synchronous_commit = off";
-        Ok(SweepTx {
-            tx: self.begin(begin).await?,
-        })
+        Ok(SweepTx(Sweep::Transaction(self.begin(begin).await?)))
     }
 
     /// Like [`Db::user`], but the commit does not wait for the disk. Only for the ledger's notes
@@ -169,18 +229,21 @@ impl Db {
         })
     }
 
+    /// Whether a connection is one session. If not, a statement outside a transaction may be prepared
+    /// in one session and run in another.
+    pub(super) fn has_sessions(&self) -> bool {
+        self.pooler == Pooler::None
+    }
+
     /// A connection outside any transaction, for a statement that is one of its own and sets its
-    /// scope itself. It may have died in the pool.
-    pub(super) async fn connection(&self) -> StoreResult<PoolConnection<Postgres>> {
-        Ok(self.pool.acquire().await?)
+    /// scope itself. It may have died in the pool, and there must be [sessions](Self::has_sessions).
+    pub(super) async fn connection(&self) -> StoreResult<Alone> {
+        Ok(Alone(self.pool.acquire().await?))
     }
 
     /// Nothing has run when BEGIN fails, so a connection that died in the pool is simply replaced.
     /// A restart of the database kills all of them at once, hence more than one try.
-    pub(super) async fn begin(
-        &self,
-        statement: &str,
-    ) -> StoreResult<Transaction<'static, Postgres>> {
+    pub(super) async fn begin(&self, statement: &str) -> StoreResult<Begun> {
         let mut tries = self.pool.size().clamp(1, 64);
         loop {
             match self.begin_once(statement).await {
@@ -195,7 +258,12 @@ impl Db {
                 {
                     tries -= 1;
                 }
-                other => return Ok(other?),
+                other => {
+                    return Ok(Begun {
+                        tx: other?,
+                        has_session: self.has_sessions(),
+                    });
+                }
             }
         }
     }
@@ -209,7 +277,13 @@ impl Db {
         reason = "the task ends with its BEGIN; nothing need wait for it"
     )]
     async fn begin_once(&self, statement: &str) -> sqlx::Result<Transaction<'static, Postgres>> {
-        let (pool, statement) = (self.pool.clone(), AssertSqlSafe(statement.to_owned()));
+        let mut statement = statement.to_owned();
+        if !self.has_sessions() && !statement.contains("idle_in_transaction_session_timeout") {
+            statement += "; SET LOCAL idle_in_transaction_session_timeout = '";
+            statement += STANDS_STILL;
+            statement += "'";
+        }
+        let (pool, statement) = (self.pool.clone(), AssertSqlSafe(statement));
         match tokio::spawn(async move { pool.begin_with(statement).await }).await {
             Ok(begun) => begun,
             Err(_) => Err(sqlx::Error::WorkerCrashed),
@@ -218,14 +292,47 @@ impl Db {
 
     /// Closes all connections, waiting for those in use.
     pub async fn close(&self) {
-        self.pool.close().await;
+        tokio::join!(self.pool.close(), self.sweeps.close());
+    }
+}
+
+/// An open transaction; dropping it rolls it back.
+#[derive(Debug)]
+pub(super) struct Begun {
+    tx: Transaction<'static, Postgres>,
+    has_session: bool,
+}
+
+impl Begun {
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        Conn {
+            connection: &mut self.tx,
+            has_session: self.has_session,
+        }
+    }
+
+    pub(super) async fn commit(self) -> StoreResult<()> {
+        Ok(self.tx.commit().await?)
+    }
+}
+
+/// A connection outside any transaction, and so with a session of its own.
+#[derive(Debug)]
+pub(super) struct Alone(PoolConnection<Postgres>);
+
+impl Alone {
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        Conn {
+            connection: &mut self.0,
+            has_session: true,
+        }
     }
 }
 
 /// A transaction as one person.
 #[derive(Debug)]
 pub struct UserTx {
-    tx: Transaction<'static, Postgres>,
+    tx: Begun,
     user_id: Uuid,
 }
 
@@ -236,8 +343,8 @@ impl UserTx {
         self.user_id
     }
 
-    pub(super) fn conn(&mut self) -> &mut PgConnection {
-        &mut self.tx
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        self.tx.conn()
     }
 
     /// Makes what was done durable. Dropping the transaction undoes it instead, which is also the
@@ -246,26 +353,38 @@ impl UserTx {
     /// # Errors
     /// When the outcome is unknown or the commit was refused.
     pub async fn commit(self) -> StoreResult<()> {
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await
     }
 }
 
-/// A transaction of a sweep over all users; only the worker's role has policies for it.
+/// The scope of a sweep over all users; only the worker's role has policies for it.
 #[derive(Debug)]
-pub struct SweepTx {
-    tx: Transaction<'static, Postgres>,
+pub struct SweepTx(Sweep);
+
+#[derive(Debug)]
+enum Sweep {
+    /// Statements that take effect together.
+    Transaction(Begun),
+    /// A statement that takes effect alone.
+    Statement(Alone),
 }
 
 impl SweepTx {
-    pub(super) fn conn(&mut self) -> &mut PgConnection {
-        &mut self.tx
+    pub(super) fn conn(&mut self) -> Conn<'_> {
+        match &mut self.0 {
+            Sweep::Transaction(tx) => tx.conn(),
+            Sweep::Statement(alone) => alone.conn(),
+        }
     }
 
-    /// Makes what was done durable; dropping undoes it.
+    /// Makes what was done durable; dropping undoes it, but for a single statement.
     ///
     /// # Errors
     /// When the outcome is unknown or the commit was refused.
     pub async fn commit(self) -> StoreResult<()> {
-        Ok(self.tx.commit().await?)
+        match self.0 {
+            Sweep::Transaction(tx) => tx.commit().await,
+            Sweep::Statement(_) => Ok(()),
+        }
     }
 }

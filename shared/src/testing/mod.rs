@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::config::Vars;
 use crate::redis::{Redis, RedisConfig};
-use crate::store::{Db, DbConfig, ServingRole, migrate};
+use crate::store::{Db, DbConfig, Pooler, ServingRole, migrate};
 
 /// One test's corner of the servers that `cargo xtask test` started. The database goes when this
 /// is dropped.
@@ -84,6 +84,7 @@ impl TestEnv {
             pool_min: 0,
             pool_max: 8,
             acquire_timeout: Duration::from_secs(5),
+            pooler: Pooler::None,
         }
     }
 

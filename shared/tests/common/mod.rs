@@ -15,10 +15,10 @@ use shared::id;
 use shared::models::Model;
 use shared::redis::Redis;
 use shared::store::generations::{
-    self, Accepted, Claim, Concurrency, Finish, Finished, Handover, NewGeneration, NewMessage,
-    Regenerated,
+    self, Accepted, Claim, Claimer, Concurrency, Finish, Finished, Handover, History, HistoryOf,
+    NewGeneration, NewMessage, Regenerated,
 };
-use shared::store::messages::{self, History, HistoryOf};
+use shared::store::ledger::{CallEnded, CallStarted};
 use shared::store::{Db, ServingRole, StoreResult, conversations};
 use shared::testing::{Session, TestEnv};
 use time::OffsetDateTime;
@@ -99,6 +99,14 @@ pub(crate) fn text(conversation_id: Uuid, content: &str) -> NewMessage<'_> {
         content_type: ContentType::Text,
         attachments: &[],
         parent_message_id: None,
+    }
+}
+
+pub(crate) fn claimer(worker_id: &str, lease: Duration) -> Claimer<'_> {
+    Claimer {
+        worker_id,
+        lease,
+        history_tokens: 1_000,
     }
 }
 
@@ -200,8 +208,8 @@ impl World {
     }
 
     pub(crate) async fn claim_for(&self, worker_id: &str, ids: &[Uuid]) -> Vec<Claim> {
-        let mut tx = self.worker.sweep_async().await.unwrap();
-        let claims = generations::claim(&mut tx, ids, worker_id, LEASE)
+        let mut tx = self.worker.sweep_statement().await.unwrap();
+        let claims = generations::claim(&mut tx, ids, &claimer(worker_id, LEASE))
             .await
             .unwrap();
         tx.commit().await.unwrap();
@@ -229,12 +237,14 @@ impl World {
         incomplete: bool,
     ) -> Finished {
         let finish = self.finishing(id, token, content, incomplete);
-        let mut tx = self.worker.sweep().await.unwrap();
+        let mut tx = self.worker.sweep_statement().await.unwrap();
         let together = generations::finish_many(&mut tx, &[&finish]).await.unwrap();
-        let finished = match together.into_iter().next().unwrap() {
-            Some(finished) => finished,
-            None => generations::finish(&mut tx, &finish).await.unwrap(),
-        };
+        drop(tx);
+        if let Some(finished) = together.into_iter().next().unwrap() {
+            return finished;
+        }
+        let mut tx = self.worker.sweep().await.unwrap();
+        let finished = generations::finish(&mut tx, &finish).await.unwrap();
         tx.commit().await.unwrap();
         finished
     }
@@ -259,6 +269,33 @@ impl World {
             usage: usage(),
             first_token_ms_ago: Some(100),
             metadata: serde_json::json!({}),
+            call: Some(self.call(id)),
+        }
+    }
+
+    /// The upstream call that gave a generation its reply.
+    fn call(&self, generation_id: Uuid) -> CallEnded {
+        let now = self.clock.now();
+        CallEnded {
+            started: CallStarted {
+                id: id::new(now),
+                generation_id,
+                attempt: 1,
+                operation: "completion",
+                key_label: "key".to_owned(),
+                model_asked: "test/first:free".to_owned(),
+                upstream_id: Some("gen-1".to_owned()),
+                started_at: now,
+            },
+            model_served: Some("test/first:free".to_owned()),
+            outcome: "completed",
+            prompt_tokens: Some(20),
+            completion_tokens: Some(10),
+            cost_credits: None,
+            usage: None,
+            wasted: false,
+            first_token_at: Some(now),
+            finished_at: now,
         }
     }
 
@@ -293,7 +330,9 @@ impl World {
             user_message_id,
         };
         let mut tx = self.worker.sweep().await.unwrap();
-        let mut histories = messages::histories(&mut tx, &[of], budget).await.unwrap();
+        let mut histories = generations::histories(&mut tx, &[of], budget)
+            .await
+            .unwrap();
         assert_eq!(histories.len(), 1);
         histories.remove(0)
     }

@@ -44,12 +44,12 @@ async fn a_message_is_stored_in_its_own_conversation_only() {
     assert_eq!(world.counts().await, "2 2 2");
     // The scope has ended with the statement.
     let mut tx = world.api.sweep().await.unwrap();
-    let history = [shared::store::messages::HistoryOf {
+    let history = [shared::store::generations::HistoryOf {
         user_id: world.user,
         conversation_id: mine,
         user_message_id: Uuid::max(),
     }];
-    let seen = shared::store::messages::histories(&mut tx, &history, 1_000).await;
+    let seen = shared::store::generations::histories(&mut tx, &history, 1_000).await;
     assert!(seen.unwrap()[0].messages.is_empty());
 }
 

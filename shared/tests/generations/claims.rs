@@ -11,7 +11,7 @@ use shared::store::generations::{
 };
 use uuid::Uuid;
 
-use crate::common::{HANDOVER, LEASE, World, chain, new_generation, text, usage};
+use crate::common::{HANDOVER, LEASE, World, chain, claimer, new_generation, text, usage};
 
 impl World {
     async fn set(&self, id: Uuid, what: &str) {
@@ -30,7 +30,7 @@ impl World {
 
     async fn claim_ready(&self, limit: i64) -> Vec<Uuid> {
         let mut tx = self.worker.sweep_async().await.unwrap();
-        let claims = generations::claim_ready(&mut tx, limit, "w/1", LEASE)
+        let claims = generations::claim_ready(&mut tx, limit, &claimer("w/1", LEASE))
             .await
             .unwrap();
         tx.commit().await.unwrap();

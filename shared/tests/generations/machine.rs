@@ -8,7 +8,7 @@ use shared::id;
 use shared::store::generations::{self, Cancelled, Failed, Finished, TitleFinished};
 use uuid::Uuid;
 
-use crate::common::{LEASE, World, usage};
+use crate::common::{LEASE, World, claimer, usage};
 
 /// Where a generation stands before the operation.
 #[derive(Clone, Copy, Debug)]
@@ -236,13 +236,13 @@ impl<'a> Subject<'a> {
         let mut tx = world.worker.sweep().await.unwrap();
         let answer = match operation {
             Operation::Claim => {
-                let claims = generations::claim(&mut tx, &[self.id], "w/1", LEASE)
+                let claims = generations::claim(&mut tx, &[self.id], &claimer("w/1", LEASE))
                     .await
                     .unwrap();
                 found(&claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
             }
             Operation::ClaimReady => {
-                let claims = generations::claim_ready(&mut tx, 1_000, "w/1", LEASE)
+                let claims = generations::claim_ready(&mut tx, 1_000, &claimer("w/1", LEASE))
                     .await
                     .unwrap();
                 found(&claims.iter().map(|claim| claim.id).collect::<Vec<_>>())

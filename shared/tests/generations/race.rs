@@ -12,7 +12,7 @@ use shared::store::{StoreResult, maintenance};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::common::{LEASE, World};
+use crate::common::{LEASE, World, claimer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_claimers_of_one_generation_one_gets_it() {
@@ -46,21 +46,21 @@ async fn claimers_of_everything_share_it_out() {
         all.extend([first, world.send(conversation, "2").await.generation.id]);
     }
     let mut claimers = JoinSet::new();
-    for claimer in 0..6 {
+    for number in 0..6 {
         let (world, mut ids) = (world.clone(), all.clone());
         claimers.spawn(async move {
-            let mut random = StdRng::seed_from_u64(claimer);
+            let mut random = StdRng::seed_from_u64(number);
             let mut mine = Vec::new();
             for _ in 0..10 {
-                let mut tx = world.worker.sweep_async().await.unwrap();
+                let mut tx = world.worker.sweep_statement().await.unwrap();
                 let claims = if random.random() {
-                    generations::claim_ready(&mut tx, 5, "w/1", LEASE)
+                    generations::claim_ready(&mut tx, 5, &claimer("w/1", LEASE))
                         .await
                         .unwrap()
                 } else {
                     let from = random.random_range(0..ids.len());
                     ids.rotate_left(from);
-                    generations::claim(&mut tx, &ids[..20], "w/1", LEASE)
+                    generations::claim(&mut tx, &ids[..20], &claimer("w/1", LEASE))
                         .await
                         .unwrap()
                 };
@@ -155,7 +155,7 @@ async fn step(
     match random.random_range(0..12) {
         0..=3 => {
             let mut tx = world.worker.sweep_async().await?;
-            let claims = generations::claim(&mut tx, ids, "w/1", LEASE).await?;
+            let claims = generations::claim(&mut tx, ids, &claimer("w/1", LEASE)).await?;
             tx.commit().await?;
             answers.claims += u32::try_from(claims.len()).unwrap();
             held.extend(claims.iter().map(|claim| (claim.id, claim.token)));
@@ -313,10 +313,10 @@ async fn drain(world: &World) {
     loop {
         world.execute("UPDATE chat.generations SET lease_until = now() - interval '1 second' WHERE status = 'in_progress'").await;
         let mut tx = world.worker.sweep().await.unwrap();
-        generations::expired_leases(&mut tx, 1_000, std::time::Duration::ZERO)
+        generations::expired_leases(&mut tx, 1_000, Duration::ZERO)
             .await
             .unwrap();
-        generations::claim_ready(&mut tx, 1_000, "w/1", LEASE)
+        generations::claim_ready(&mut tx, 1_000, &claimer("w/1", LEASE))
             .await
             .unwrap();
         tx.commit().await.unwrap();

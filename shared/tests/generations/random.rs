@@ -7,7 +7,7 @@ use shared::store::generations::{self, Cancelled, Failed, Finished};
 use std::time::Duration;
 use uuid::Uuid;
 
-use crate::common::{LEASE, World};
+use crate::common::{LEASE, World, claimer};
 
 const WORKERS: usize = 3;
 const MAX_ATTEMPTS: i32 = 5;
@@ -113,14 +113,14 @@ impl Play<'_> {
         let (world, id) = (self.world, self.id);
         match act {
             Act::Claim(worker) | Act::ClaimReady(worker) => {
-                let mut tx = world.worker.sweep_async().await.unwrap();
+                let mut tx = world.worker.sweep_statement().await.unwrap();
                 let name = self.worker_id(worker);
                 let claims = if matches!(act, Act::Claim(_)) {
-                    generations::claim(&mut tx, &[id], &name, LEASE)
+                    generations::claim(&mut tx, &[id], &claimer(&name, LEASE))
                         .await
                         .unwrap()
                 } else {
-                    generations::claim_ready(&mut tx, 100, &name, LEASE)
+                    generations::claim_ready(&mut tx, 100, &claimer(&name, LEASE))
                         .await
                         .unwrap()
                 };

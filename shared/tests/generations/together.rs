@@ -1,7 +1,6 @@
 //! Replies of many people are stored in one statement, and read for prompts in one.
 
-use shared::store::generations::{self, Finish, Finished};
-use shared::store::messages::{self, HistoryOf};
+use shared::store::generations::{self, Finish, Finished, HistoryOf};
 use uuid::Uuid;
 
 use crate::common::{World, text};
@@ -40,7 +39,7 @@ async fn what_cannot_be_stored_with_the_others_is_left_out() {
         .await
         .unwrap();
 
-    let mut tx = world.worker.sweep().await.unwrap();
+    let mut tx = world.worker.sweep_statement().await.unwrap();
     let all: Vec<&Finish> = finishes.iter().collect();
     let finished = generations::finish_many(&mut tx, &all).await.unwrap();
     tx.commit().await.unwrap();
@@ -74,12 +73,10 @@ async fn what_cannot_be_stored_with_the_others_is_left_out() {
     }
     let replies = "SELECT count(*) FROM chat.messages WHERE sender_type = 'assistant'";
     assert_eq!(world.value(replies).await, "4");
-    assert_eq!(
-        world
-            .value("SELECT count(*) FROM chat.usage_tracking")
-            .await,
-        "4"
-    );
+    for books in ["usage_tracking", "attempts"] {
+        let count = format!("SELECT count(*) FROM chat.{books}");
+        assert_eq!(world.value(&count).await, "4", "{books}");
+    }
 }
 
 /// What a single reply does wrong undoes the statement, and leaves the others to be stored alone.
@@ -93,13 +90,61 @@ async fn a_reply_that_cannot_be_stored_spoils_no_other() {
         finishes.push(world.finishing(claim.id, claim.token, "reply", false));
     }
     finishes[0].content = "no \0 in Postgres".to_owned();
-    let mut tx = world.worker.sweep().await.unwrap();
+    let mut tx = world.worker.sweep_statement().await.unwrap();
     let all: Vec<&Finish> = finishes.iter().collect();
     generations::finish_many(&mut tx, &all).await.unwrap_err();
     drop(tx);
     let mut tx = world.worker.sweep().await.unwrap();
     let finished = generations::finish(&mut tx, &finishes[1]).await.unwrap();
     assert!(matches!(finished, Finished::Stored { .. }));
+}
+
+/// A message that this version cannot read leaves its own claim without a history, and no other.
+#[tokio::test]
+async fn a_message_that_cannot_be_read_spoils_no_claim_but_its_own() {
+    let world = World::new().await;
+    let mut sent = Vec::new();
+    for words in ["unreadable", "readable"] {
+        sent.push(world.send(world.conversation().await, words).await);
+    }
+    world
+        .execute(r#"UPDATE chat.messages SET attachments = '[{"of": "a later version"}]' WHERE content = 'unreadable'"#)
+        .await;
+    let ids = [sent[0].generation.id, sent[1].generation.id];
+    let mut claims = world.claim(&ids).await;
+    claims.sort_by_key(|claim| claim.id);
+    assert!(claims[0].history.messages.is_empty());
+    assert_eq!(claims[1].history.messages[0].content, "readable");
+}
+
+/// What a claim brings is what its conversation shows at that moment, and of nobody else's.
+#[tokio::test]
+async fn each_claim_brings_its_own_history() {
+    let world = World::new().await;
+    let stranger = Uuid::new_v4();
+    let mut ids = Vec::new();
+    let mut expected = Vec::new();
+    for user in [world.user, stranger, world.user] {
+        let conversation = world.conversation_of(user).await;
+        let question = format!("what {user} asks in {conversation}");
+        let first = world.send_as(user, &text(conversation, &question)).await;
+        world.reply(first.generation.id, "an answer").await;
+        let second = world.send_as(user, &text(conversation, "and then?")).await;
+        ids.push(second.generation.id);
+        expected.push(vec![
+            question,
+            "an answer".to_owned(),
+            "and then?".to_owned(),
+        ]);
+    }
+    let mut claims = world.claim(&ids).await;
+    claims.sort_by_key(|claim| claim.id);
+    let seen: Vec<Vec<String>> = claims
+        .iter()
+        .map(|claim| claim.history.messages.iter())
+        .map(|messages| messages.map(|message| message.content.clone()).collect())
+        .collect();
+    assert_eq!(seen, expected);
 }
 
 /// Histories come in the order they were asked for, each person's from their own conversation.
@@ -128,7 +173,9 @@ async fn nobody_sees_anothers_history() {
     });
     wanted.push(mine);
     let mut tx = world.worker.sweep().await.unwrap();
-    let histories = messages::histories(&mut tx, &wanted, 1_000).await.unwrap();
+    let histories = generations::histories(&mut tx, &wanted, 1_000)
+        .await
+        .unwrap();
     let seen: Vec<Vec<&str>> = histories
         .iter()
         .map(|history| {
@@ -145,6 +192,8 @@ async fn nobody_sees_anothers_history() {
     );
     // Another person's scope, a sweep's or none, gives nothing to the API.
     let mut tx = world.api.sweep().await.unwrap();
-    let histories = messages::histories(&mut tx, &wanted, 1_000).await.unwrap();
+    let histories = generations::histories(&mut tx, &wanted, 1_000)
+        .await
+        .unwrap();
     assert!(histories.iter().all(|history| history.messages.is_empty()));
 }

@@ -11,7 +11,7 @@ use shared::clock::Clock;
 use shared::domain::{ContentType, ContextType, Priority};
 use shared::models::Model;
 use shared::store::generations::{self, Accepted, Concurrency, NewGeneration, NewMessage};
-use shared::store::{Db, DbConfig, ServingRole, conversations, maintenance, messages, migrate};
+use shared::store::{Db, DbConfig, ServingRole, conversations, maintenance, migrate};
 use shared::{id, store};
 use uuid::Uuid;
 
@@ -79,6 +79,7 @@ impl Server {
             pool_min: 0,
             pool_max: 4,
             acquire_timeout: Duration::from_secs(10),
+            pooler: store::Pooler::None,
         }
     }
 }
@@ -153,10 +154,14 @@ async fn postgres_15_will_do() {
     else {
         panic!("{accepted:?}");
     };
-    let mut tx = worker.sweep_async().await.unwrap();
-    let claims = generations::claim_ready(&mut tx, 10, "w/1", Duration::from_secs(30))
-        .await
-        .unwrap();
+    let mut tx = worker.sweep_statement().await.unwrap();
+    let claims = generations::claim_ready(
+        &mut tx,
+        10,
+        &crate::common::claimer("w/1", Duration::from_secs(30)),
+    )
+    .await
+    .unwrap();
     assert_eq!(claims.len(), 1);
     assert_eq!(
         generations::renew(
@@ -190,12 +195,12 @@ async fn postgres_15_will_do() {
     assert_eq!(maintenance::ensure_partitions(&mut tx).await.unwrap(), 0);
     tx.commit().await.unwrap();
     let mut tx = worker.sweep().await.unwrap();
-    let of = messages::HistoryOf {
+    let of = generations::HistoryOf {
         user_id: user,
         conversation_id: conversation,
         user_message_id: user_message.id,
     };
-    let histories = messages::histories(&mut tx, &[of], 1_000).await.unwrap();
+    let histories = generations::histories(&mut tx, &[of], 1_000).await.unwrap();
     assert_eq!(histories[0].messages.len(), 1);
     let now = clock.now();
     let reply_id = id::new_after(now, Some(generation.id));
@@ -210,6 +215,7 @@ async fn postgres_15_will_do() {
         usage: crate::common::usage(),
         first_token_ms_ago: None,
         metadata: serde_json::json!({}),
+        call: None,
     };
     let finished = generations::finish(&mut tx, &finish).await.unwrap();
     assert!(matches!(finished, generations::Finished::Stored { .. }));

@@ -11,7 +11,7 @@ use shared::{id, store};
 use uuid::Uuid;
 
 use super::{actor, look, view};
-use crate::common::{LEASE, World};
+use crate::common::{LEASE, World, claimer};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -131,7 +131,7 @@ async fn what_waits_in_a_paused_queue_is_neither_pushed_nor_taken_and_can_be_can
         let ready = generations::ready_unpushed(&mut tx, Priority::ALL, 15.0, 10)
             .await
             .unwrap();
-        let claims = generations::claim_ready(&mut tx, 10, "w/1", LEASE)
+        let claims = generations::claim_ready(&mut tx, 10, &claimer("w/1", LEASE))
             .await
             .unwrap();
         (ready.len(), claims.len())

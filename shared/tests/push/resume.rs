@@ -33,7 +33,7 @@ async fn a_stream_is_resumed_from_each_event_through_another_replica_while_it_is
         }
         all
     };
-    let writing = stage.write_all(40, Duration::from_millis(2));
+    let writing = Box::pin(stage.write_all(40, Duration::from_millis(2)));
     let (all, ()) = in_time("the stream ends", async { tokio::join!(all, writing) }).await;
     assert_eq!(all, stage.log().await);
     assert_eq!(all.len(), 43);

@@ -6,7 +6,7 @@ use shared::store::messages::Cursor;
 use shared::store::{conversations, generations, ledger, maintenance, messages};
 use uuid::Uuid;
 
-use crate::common::{World, text};
+use crate::common::{World, claimer, text};
 
 /// The worker's role has policies for sweeps over all users; its `UserTx` must not have them.
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_sweep_of_the_api_finds_nothing() {
         .await;
     let mut tx = world.api.sweep().await.unwrap();
     let lease = Duration::from_secs(1);
-    let claims = generations::claim(&mut tx, &[sent.generation.id], "api", lease).await;
+    let claims = generations::claim(&mut tx, &[sent.generation.id], &claimer("api", lease)).await;
     assert!(claims.unwrap().is_empty());
     assert!(
         generations::expired_deadlines(&mut tx, 10)
@@ -81,7 +81,7 @@ async fn a_sweep_of_the_api_finds_nothing() {
     drop(tx);
     // Which queues are open is none of its business.
     let mut tx = world.api.sweep().await.unwrap();
-    let claims = generations::claim_ready(&mut tx, 10, "api", lease).await;
+    let claims = generations::claim_ready(&mut tx, 10, &claimer("api", lease)).await;
     assert!(claims.is_err());
     drop(tx);
     let mut tx = world.api.sweep().await.unwrap();
@@ -125,8 +125,12 @@ async fn a_scope_ends_with_its_transaction() {
     let sent = world.send_as(neighbour, &text(theirs, "private")).await;
     for commit in [true, false] {
         let mut tx = db.sweep().await.unwrap();
-        let ready =
-            generations::claim(&mut tx, &[sent.generation.id], "w", Duration::from_secs(60)).await;
+        let ready = generations::claim(
+            &mut tx,
+            &[sent.generation.id],
+            &claimer("w", Duration::from_secs(60)),
+        )
+        .await;
         assert_eq!(ready.unwrap().len(), usize::from(commit));
         if commit {
             tx.commit().await.unwrap();

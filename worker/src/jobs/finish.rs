@@ -6,11 +6,10 @@ use serde_json::json;
 use shared::domain::{Generation, GenerationStatus, Usage};
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
+use shared::store::StoreResult;
 use shared::store::generations::{self, Claim, Finish, Finished, Next};
-use shared::store::{StoreResult, ledger};
 
 use super::book::{Book, micro_credits, since};
-use super::replies::Reply;
 use super::{attempt, count, events, persist};
 use crate::context::Context;
 use crate::upstream::Answer;
@@ -31,19 +30,17 @@ pub(super) async fn store(
     let first_token_ms_ago = answer.first_token_at.map(|at| since(&context.clock, at));
     let metadata = json!({ "model": usage.model, "finish_reason": answer.finish_reason });
     let reply_id = id::new_after(now, Some(claim.id));
-    let reply = Arc::new(Reply {
-        finish: Finish {
-            id: claim.id,
-            token: claim.token,
-            reply_id,
-            usage_id: id::new(now),
-            title_generation_id: id::new_after(now, Some(reply_id)),
-            content: answer.text.clone(),
-            incomplete: answer.incomplete,
-            usage: usage.clone(),
-            first_token_ms_ago,
-            metadata,
-        },
+    let reply = Arc::new(Finish {
+        id: claim.id,
+        token: claim.token,
+        reply_id,
+        usage_id: id::new(now),
+        title_generation_id: id::new_after(now, Some(reply_id)),
+        content: answer.text.clone(),
+        incomplete: answer.incomplete,
+        usage: usage.clone(),
+        first_token_ms_ago,
+        metadata,
         call: book.answered(false),
     });
     let stored = match context.replies.store(Arc::clone(&reply)).await {
@@ -93,19 +90,16 @@ pub(super) async fn store(
 }
 
 /// Stores a reply that was not stored with the others: its rows were locked, the claim was lost, or
-/// the common transaction failed, at worst in its commit.
-async fn alone(context: &Context, claim: &Claim, reply: &Reply) -> StoreResult<Stored> {
+/// the common statement failed, at worst in its commit.
+async fn alone(context: &Context, claim: &Claim, reply: &Finish) -> StoreResult<Stored> {
     let mut tx = context.db.sweep().await?;
-    let finished = generations::finish(&mut tx, &reply.finish).await?;
+    let finished = generations::finish(&mut tx, reply).await?;
     if matches!(finished, Finished::Fenced) {
         drop(tx);
         let mut tx = context.db.user(claim.user_id).await?;
         let row = generations::find_with_reply(&mut tx, claim.id).await?;
-        let ours = row.filter(|row| row.assistant_message_id == Some(reply.finish.reply_id));
+        let ours = row.filter(|row| row.assistant_message_id == Some(reply.reply_id));
         return Ok(ours.map_or(Stored::Fenced, |row| Stored::Before(Box::new(row))));
-    }
-    if let Some(call) = &reply.call {
-        ledger::ended_many(&mut tx, &[call]).await?;
     }
     tx.commit().await?;
     Ok(Stored::Now(finished))

@@ -3,8 +3,7 @@
 use serde_json::json;
 use shared::domain::{EventType, FailureCode};
 use shared::push::LogWriter;
-use shared::store::generations::{self, Claim};
-use shared::store::messages::{History, HistoryMessage};
+use shared::store::generations::{self, Claim, History, HistoryMessage};
 use tokio::sync::mpsc;
 
 use super::book::Book;

@@ -19,8 +19,7 @@ use std::time::Duration;
 
 use shared::domain::{FailureCode, GenerationError, GenerationKind};
 use shared::push::Ended;
-use shared::store::generations::{self, Claim, Failed};
-use shared::store::messages::History;
+use shared::store::generations::{self, Claim, Failed, History};
 
 use crate::context::Context;
 use crate::drain;
@@ -29,7 +28,8 @@ use crate::queue::{AbortReason, RunningJob};
 /// How long a kind of work that this version does not know waits for a newer worker.
 const FOR_A_NEWER_VERSION: Duration = Duration::from_secs(5);
 
-/// Does the work of a claim. Only what answers a message has a history.
+/// Does the work of a claim, whose history is apart from it, so that it is gone once the prompt is
+/// built.
 pub async fn run(context: &Context, claim: &Claim, history: History) {
     let Some(job) = context.running.start(claim.id, claim.token) else {
         return drain::give_back(context, &[(claim.id, claim.token)]).await;

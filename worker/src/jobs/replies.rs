@@ -1,30 +1,22 @@
-//! Replies of all jobs are stored together: what comes while one transaction runs goes into the
-//! next. An idle worker stores a reply at once, a busy one pays for a statement and a commit once
-//! for many of them.
+//! Replies of all jobs are stored together: what comes while one statement runs goes into the next.
+//! An idle worker stores a reply at once, a busy one pays for a statement and a commit once for many
+//! of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::store::generations::{self, Finish, Finished};
-use shared::store::ledger::{self, CallEnded};
 use shared::store::{Db, StoreResult};
 use tokio::sync::{mpsc, oneshot};
 
 /// Replies stored at a time; more would only hold the locks longer.
 const MOST: usize = 64;
-/// A transaction that takes longer has met a connection that is dead, and holds up all the others.
+/// A statement that takes longer has met a connection that is dead, and holds up all the others.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A reply to store and the upstream call that gave it.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) finish: Finish,
-    pub(super) call: Option<CallEnded>,
-}
 
 #[derive(Debug)]
 struct Waiting {
-    reply: Arc<Reply>,
+    reply: Arc<Finish>,
     stored: oneshot::Sender<Option<Finished>>,
 }
 
@@ -45,7 +37,7 @@ impl Replies {
     }
 
     /// None when it was not stored or nobody knows: it has to be tried alone.
-    pub(super) async fn store(&self, reply: Arc<Reply>) -> Option<Finished> {
+    pub(super) async fn store(&self, reply: Arc<Finish>) -> Option<Finished> {
         let (stored, result) = oneshot::channel();
         self.0.send(Waiting { reply, stored }).ok()?;
         result.await.ok()?
@@ -56,7 +48,7 @@ impl Replies {
 pub async fn store_replies(db: Db, mut waiting: WaitingReplies) {
     let mut batch = Vec::with_capacity(MOST);
     while waiting.0.recv_many(&mut batch, MOST).await > 0 {
-        let replies: Vec<Arc<Reply>> = batch.iter().map(|one| Arc::clone(&one.reply)).collect();
+        let replies: Vec<Arc<Finish>> = batch.iter().map(|one| Arc::clone(&one.reply)).collect();
         let all = match tokio::time::timeout(PATIENCE, store(&db, &replies)).await {
             Ok(Ok(all)) => all,
             Ok(Err(error)) => {
@@ -84,17 +76,10 @@ pub async fn store_replies(db: Db, mut waiting: WaitingReplies) {
     }
 }
 
-async fn store(db: &Db, replies: &[Arc<Reply>]) -> StoreResult<Vec<Option<Finished>>> {
-    let mut tx = db.sweep().await?;
-    let finishes: Vec<&Finish> = replies.iter().map(|reply| &reply.finish).collect();
-    let all = generations::finish_many(&mut tx, &finishes).await?;
-    let calls: Vec<&CallEnded> = std::iter::zip(replies, &all)
-        .filter(|(_, finished)| finished.is_some())
-        .filter_map(|(reply, _)| reply.call.as_ref())
-        .collect();
-    if !calls.is_empty() {
-        ledger::ended_many(&mut tx, &calls).await?;
-    }
+async fn store(db: &Db, replies: &[Arc<Finish>]) -> StoreResult<Vec<Option<Finished>>> {
+    let mut tx = db.sweep_statement().await?;
+    let replies: Vec<&Finish> = replies.iter().map(|reply| &**reply).collect();
+    let all = generations::finish_many(&mut tx, &replies).await?;
     tx.commit().await?;
     Ok(all)
 }

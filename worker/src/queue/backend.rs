@@ -7,7 +7,6 @@ use apalis_core::backend::{Backend, BackendConfig};
 use apalis_core::task::Task;
 use apalis_core::worker::context::WorkerContext;
 use shared::store::generations::Claim;
-use shared::store::messages::History;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// A claimed generation, what its prompt is made from, and the place it takes on this worker.
@@ -15,8 +14,6 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 pub struct Job {
     /// The claim.
     pub claim: Claim,
-    /// Read with the claim, because a statement for many of them costs hardly more than for one.
-    pub history: History,
     /// Freed when the job ends, which lets the fetcher claim another one.
     pub permit: OwnedSemaphorePermit,
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use rand::RngExt as _;
 use shared::domain::Priority;
 use shared::queue::{Waiter, push_front};
-use shared::store::generations::{self, Claim};
-use shared::store::messages::{self, History, HistoryOf};
-use shared::store::{StoreError, StoreResult, SweepTx};
+use shared::store::generations::{self, Claim, Claimer};
+use shared::store::{StoreError, StoreResult};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -114,7 +113,7 @@ impl Fetcher {
     }
 
     /// What a claim that got no answer may have taken is freed when the lease runs out.
-    async fn claim_in_time(&self, what: Take<'_>) -> Result<Vec<(Claim, History)>, NotClaimed> {
+    async fn claim_in_time(&self, what: Take<'_>) -> Result<Vec<Claim>, NotClaimed> {
         match tokio::time::timeout(CLAIMED_WITHIN, self.claim(what)).await {
             Ok(claims) => Ok(claims?),
             Err(_) => Err(NotClaimed::NoAnswer),
@@ -156,74 +155,46 @@ impl Fetcher {
         }
     }
 
-    async fn claim(&self, what: Take<'_>) -> StoreResult<Vec<(Claim, History)>> {
+    async fn claim(&self, what: Take<'_>) -> StoreResult<Vec<Claim>> {
         let Context {
             db,
             worker_id,
             config,
             ..
         } = &*self.context;
-        let lease = config.queue.lease;
-        let mut tx = db.sweep_async().await?;
+        let claimer = Claimer {
+            worker_id,
+            lease: config.queue.lease,
+            history_tokens: config.history_tokens,
+        };
+        let mut tx = db.sweep_statement().await?;
         let claims = match what {
-            Take::Ids(ids) => generations::claim(&mut tx, ids, worker_id, lease).await?,
+            Take::Ids(ids) => generations::claim(&mut tx, ids, &claimer).await?,
             Take::Ready(count) => {
                 let limit = i64::try_from(count).unwrap_or(1);
-                generations::claim_ready(&mut tx, limit, worker_id, lease).await?
+                generations::claim_ready(&mut tx, limit, &claimer).await?
             }
         };
-        let budget = i64::from(config.history_tokens);
-        let histories = histories(&mut tx, &claims, budget).await?;
         tx.commit().await?;
-        Ok(claims.into_iter().zip(histories).collect())
+        Ok(claims)
     }
 
     /// Each claim gets one of the places; the rest are free again.
     async fn hand_on(
         &self,
-        claims: Vec<(Claim, History)>,
+        claims: Vec<Claim>,
         mut places: OwnedSemaphorePermit,
     ) -> Result<(), ()> {
-        for (claim, history) in claims {
+        for claim in claims {
             let Some(permit) = places.split(1) else {
                 return Ok(());
             };
-            let job = Job {
-                claim,
-                history,
-                permit,
-            };
+            let job = Job { claim, permit };
             self.jobs.send(job).await.map_err(drop)?;
             self.context.progress.handed_on();
         }
         Ok(())
     }
-}
-
-/// The histories of those claims that answer a message, in the transaction of the claims: what came
-/// before the message is what a claim that is the oldest of its conversation sees.
-async fn histories(tx: &mut SweepTx, claims: &[Claim], budget: i64) -> StoreResult<Vec<History>> {
-    let wanted = claims.iter().enumerate().filter_map(|(place, claim)| {
-        let user_message_id = claim.user_message_id.filter(|_| claim.kind.answers())?;
-        let of = HistoryOf {
-            user_id: claim.user_id,
-            conversation_id: claim.conversation_id,
-            user_message_id,
-        };
-        Some((place, of))
-    });
-    let (places, wanted): (Vec<usize>, Vec<HistoryOf>) = wanted.unzip();
-    let mut histories = vec![History::default(); claims.len()];
-    if wanted.is_empty() {
-        return Ok(histories);
-    }
-    let found = messages::histories(tx, &wanted, budget).await?;
-    for (place, history) in places.into_iter().zip(found) {
-        if let Some(slot) = histories.get_mut(place) {
-            *slot = history;
-        }
-    }
-    Ok(histories)
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -103,6 +103,9 @@ fn environment(servers: &Servers, parts: &Parts) -> anyhow::Result<Vec<(String, 
     if let Some(chromium) = &parts.chromium {
         env.push(("TEST_CHROMIUM".to_owned(), chromium.display().to_string()));
     }
+    if let Some(pgbouncer) = &parts.pgbouncer {
+        env.push(("TEST_PGBOUNCER".to_owned(), pgbouncer.display().to_string()));
+    }
     Ok(env)
 }
 

@@ -1,4 +1,4 @@
-//! Parts that only some tests need and that not every machine has: a browser, RabbitMQ.
+//! Parts that only some tests need and that not every machine has: a browser, RabbitMQ, a pooler.
 
 use std::{
     fs,
@@ -27,6 +27,7 @@ const BROWSERS: [&str; 5] = [
 pub(crate) struct Uses {
     chromium: bool,
     rabbitmq: bool,
+    pgbouncer: bool,
 }
 
 impl Uses {
@@ -44,6 +45,7 @@ impl Uses {
                     let text = fs::read_to_string(&path).unwrap_or_default();
                     uses.chromium |= text.contains("TEST_CHROMIUM");
                     uses.rabbitmq |= text.contains("TEST_RABBITMQ_URL");
+                    uses.pgbouncer |= text.contains("TEST_PGBOUNCER");
                 }
             }
         }
@@ -55,6 +57,7 @@ impl Uses {
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     pub(crate) chromium: Option<PathBuf>,
+    pub(crate) pgbouncer: Option<PathBuf>,
     /// `RABBITMQ_URL`: somebody else's server.
     pub(crate) given_rabbitmq: Option<String>,
     /// One of our own can be started.
@@ -79,6 +82,15 @@ impl Parts {
             }
             project.interrupt.check()?;
         }
+        if uses.pgbouncer {
+            match pgbouncer(project) {
+                Ok(path) => parts.pgbouncer = Some(path),
+                Err(why) => parts
+                    .missing
+                    .push(format!("tests behind a pooler: {why:#}")),
+            }
+            project.interrupt.check()?;
+        }
         if uses.rabbitmq {
             if let Some(url) = project.env.get("RABBITMQ_URL") {
                 parts.given_rabbitmq = Some(url.to_owned());
@@ -98,6 +110,27 @@ impl Parts {
         }
         Ok(parts)
     }
+}
+
+fn pgbouncer(project: &Project) -> anyhow::Result<PathBuf> {
+    let find = || {
+        let path = project.env.get("PATH").unwrap_or_default();
+        // Debian keeps it where an ordinary user's PATH does not lead.
+        std::env::split_paths(path)
+            .chain([PathBuf::from("/usr/sbin")])
+            .map(|dir| dir.join("pgbouncer"))
+            .find(|file| file.is_file())
+    };
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    if apt::is_possible() {
+        apt::install(project, &["pgbouncer"])?;
+        if let Some(found) = find() {
+            return Ok(found);
+        }
+    }
+    bail!("there is no pgbouncer: install it")
 }
 
 fn chromium(project: &Project) -> anyhow::Result<PathBuf> {
@@ -160,7 +193,7 @@ mod tests {
         };
         let uses = Uses {
             chromium: true,
-            rabbitmq: false,
+            ..Uses::default()
         };
         let parts = Parts::find(&project("0"), uses).unwrap();
         assert_eq!(parts.missing.len(), 1);

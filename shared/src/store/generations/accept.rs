@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -13,6 +12,7 @@ use crate::domain::{
     Message, Priority, SenderType, Timings,
 };
 use crate::models::Model;
+use crate::store::conn::Conn;
 use crate::store::{Db, StoreError, StoreResult, UserTx};
 use crate::{clock::Clock, id};
 
@@ -158,11 +158,15 @@ pub async fn accept_alone(
             generation,
             concurrency,
         };
-        let mut connection = db.connection().await?;
-        let inserted = insert(&mut connection, &new).await;
-        drop(connection);
+        let inserted = if db.has_sessions() {
+            insert(db.connection().await?.conn(), &new).await
+        } else {
+            insert_in_transaction(db, &new).await
+        };
         let inserted = match inserted {
             Err(error) if error.is_unavailable() => insert_again(db, &new).await?,
+            // Should a plan ever look before the statement has set its scope, nothing was stored.
+            Ok(Inserted::Unseen) => insert_again(db, &new).await?,
             other => other?,
         };
         match inserted.or_again(clock) {
@@ -172,10 +176,10 @@ pub async fn accept_alone(
     }
 }
 
-/// After an attempt whose outcome is unknown.
+/// After an attempt whose outcome is unknown, or that saw no conversation; in a transaction, whose
+/// scope is set before.
 async fn insert_again(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
-    let mut tx = db.user(new.user_id).await?;
-    let inserted = insert(tx.conn(), new).await;
+    let inserted = insert_in_transaction(db, new).await;
     let stored_before = match &inserted {
         Ok(Inserted::Behind(_)) => true,
         // The first attempt is being committed beside this one.
@@ -183,17 +187,21 @@ async fn insert_again(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
         Ok(_) => false,
     };
     if !stored_before {
-        let inserted = inserted?;
-        tx.commit().await?;
-        return Ok(inserted);
+        return inserted;
     }
-    drop(tx);
     let mut tx = db.user(new.user_id).await?;
     match super::find_with_reply(&mut tx, new.ids.generation).await? {
         // To push what is not the head does no harm.
         Some(row) => Ok(Inserted::Done(new.stored(row.timings.queued_at, true)?)),
         None => inserted,
     }
+}
+
+async fn insert_in_transaction(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
+    let mut tx = db.user(new.user_id).await?;
+    let inserted = insert(tx.conn(), new).await?;
+    tx.commit().await?;
+    Ok(inserted)
 }
 
 /// What one attempt to store a message is about.
@@ -225,6 +233,8 @@ enum Inserted {
     Done(Accepted),
     Behind(Uuid),
     Stale,
+    /// Nothing was stored, and in this scope there is no such conversation.
+    Unseen,
 }
 
 impl Inserted {
@@ -234,13 +244,15 @@ impl Inserted {
             Self::Done(accepted) => Ok(accepted),
             Self::Behind(last_id) => Err(Ids::new(clock, Some(last_id))),
             Self::Stale => Err(Ids::new(clock, None)),
+            Self::Unseen => Ok(Accepted::ConversationNotFound),
         }
     }
 }
 
-/// The statement sets the scope itself, so that it can run as a transaction of its own. Whatever it
-/// reads depends on the first part's result and is therefore read after it.
-async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Inserted> {
+/// The statement sets the scope itself, so that it can run as a transaction of its own. What it reads
+/// depends on the first part's result and is therefore read after it; that it stored something it
+/// says itself, and is not inferred.
+async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
     let Insert {
         user_id,
         ids,
@@ -287,7 +299,8 @@ async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Insert
                       now() + $17 * interval '1 second', $18, $19
                FROM touched t
            )
-           SELECT k.status AS "status!: ConversationStatus", k.last_id AS "last_id!", k.id_fits AS "id_fits!",
+           SELECT EXISTS (SELECT FROM touched) AS "is_stored!", k.status AS "status!: ConversationStatus",
+                  k.last_id AS "last_id!", k.id_fits AS "id_fits!",
                   k.is_current AS "is_current!", k.parent_fits AS "parent_fits!", k.is_head AS "is_head!", now() AS "now!: OffsetDateTime"
            FROM checked k"#,
         message.conversation_id,
@@ -313,7 +326,7 @@ async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Insert
     .fetch_optional(conn)
     .await?;
     let Some(row) = row else {
-        return Ok(Inserted::Done(Accepted::ConversationNotFound));
+        return Ok(Inserted::Unseen);
     };
     if row.status != ConversationStatus::Active {
         return Ok(Inserted::Done(Accepted::NotActive));
@@ -329,6 +342,9 @@ async fn insert(conn: &mut PgConnection, new: &Insert<'_>) -> StoreResult<Insert
     }
     if !row.id_fits {
         return Ok(Inserted::Behind(row.last_id));
+    }
+    if !row.is_stored {
+        return Ok(Inserted::Unseen);
     }
     Ok(Inserted::Done(new.stored(row.now, row.is_head)?))
 }

@@ -2,15 +2,28 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::history::{Columns, History, with_histories};
 use crate::domain::{ContextType, GenerationKind, Priority};
 use crate::models::Model;
 use crate::store::{StoreResult, SweepTx};
 
-/// What a worker holds after a claim: everything the job needs but the prompt.
+/// Who claims, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimer<'a> {
+    /// Stable name and boot of the worker.
+    pub worker_id: &'a str,
+    /// How long a claim holds unless it is renewed.
+    pub lease: Duration,
+    /// The newest messages of so many tokens come with the claim.
+    pub history_tokens: u32,
+}
+
+/// What a worker holds after a claim: everything the job needs.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// The generation.
@@ -47,6 +60,9 @@ pub struct Claim {
     pub request_id: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// What was said before; without messages where nothing is answered, the message is gone, or
+    /// this version cannot read one of them.
+    pub history: History,
 }
 
 struct ClaimRow {
@@ -67,10 +83,24 @@ struct ClaimRow {
     seconds_left: f64,
     request_id: Option<String>,
     traceparent: Option<String>,
+    context_data: Option<Value>,
+    ids: Option<Vec<Uuid>>,
+    senders: Option<Vec<String>>,
+    contents: Option<Vec<String>>,
+    attachments: Option<Vec<Json<Value>>>,
+    tokens: Option<Vec<i32>>,
 }
 
 impl From<ClaimRow> for Claim {
     fn from(row: ClaimRow) -> Self {
+        let history = Columns {
+            context_data: row.context_data,
+            ids: row.ids,
+            senders: row.senders,
+            contents: row.contents,
+            attachments: row.attachments,
+            tokens: row.tokens,
+        };
         Self {
             id: row.id,
             user_id: row.user_id,
@@ -89,34 +119,60 @@ impl From<ClaimRow> for Claim {
             time_left: Duration::try_from_secs_f64(row.seconds_left).unwrap_or_default(),
             request_id: row.request_id,
             traceparent: row.traceparent,
+            history: history.read().unwrap_or_else(|| {
+                tracing::error!(generation.id = %row.id, "its history cannot be read");
+                History::default()
+            }),
         }
     }
 }
 
+/// A claim and its history in one statement: what the history shows is of the same moment as the
+/// look at the conversation's other generations, so a predecessor's reply is in it.
+///
+/// The commit does not wait for the disk: a claim's token is random, so one that is lost in a crash of
+/// the database can never match a later one.
 macro_rules! claim_query {
-    ($candidates:literal $(, $arg:expr)* $(,)?) => {
-        sqlx::query_as!(
+    ($candidates:literal, $from:expr, $claimer:expr) => {{
+        let claimer: &Claimer<'_> = $claimer;
+        with_histories!(
             ClaimRow,
-            $candidates + r#"
-           UPDATE chat.generations g
-           SET status = 'in_progress', attempt = g.attempt + 1, claim_token = gen_random_uuid(),
-               lease_until = now() + $2 * interval '1 second', worker_id = $3, started_at = now(),
-               first_token_at = NULL
-           FROM candidate k
-           WHERE g.id = k.id AND k.status = 'queued' AND k.run_at <= now() AND k.deadline_at > now()
-             AND NOT EXISTS (
-                  SELECT FROM chat.generations o
-                  WHERE o.conversation_id = k.conversation_id AND o.id < k.id
-                    AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (k.kind = 'title'))
-           RETURNING g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
-                     g.priority AS "priority: Priority", g.attempt, g.forgiven, g.max_attempts, g.claim_token,
-                     g.model_chain AS "model_chain: Json<Vec<Model>>", g.stream, g.user_message_id,
-                     g.context_type AS "context_type: ContextType", g.queued_at,
-                     extract(epoch FROM g.deadline_at - now())::float8 AS "seconds_left!", g.request_id,
-                     g.traceparent"#
-            $(, $arg)*
+            [$candidates r#", claimed AS (
+               UPDATE chat.generations g
+               SET status = 'in_progress', attempt = g.attempt + 1, claim_token = gen_random_uuid(),
+                   lease_until = now() + $2 * interval '1 second', worker_id = $3, started_at = now(),
+                   first_token_at = NULL
+               FROM candidate k
+               WHERE g.id = k.id AND k.status = 'queued' AND k.run_at <= now() AND k.deadline_at > now()
+                 AND NOT EXISTS (
+                      SELECT FROM chat.generations o
+                      WHERE o.conversation_id = k.conversation_id AND o.id < k.id
+                        AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (k.kind = 'title')
+                      OFFSET 0)
+               RETURNING g.*
+           ), wanted AS MATERIALIZED (
+               SELECT c.*, CASE WHEN c.kind = ANY($5) THEN c.user_message_id END AS answering, $4::bigint AS budget,
+                      set_config('synchronous_commit', 'off', true)
+               FROM claimed c
+           )"#],
+            r#"w.id, w.user_id, w.conversation_id, w.kind AS "kind: GenerationKind",
+               w.priority AS "priority: Priority", w.attempt, w.forgiven, w.max_attempts, w.claim_token,
+               w.model_chain AS "model_chain: Json<Vec<Model>>", w.stream, w.user_message_id,
+               w.context_type AS "context_type: ContextType", w.queued_at,
+               extract(epoch FROM w.deadline_at - now())::float8 AS "seconds_left!", w.request_id, w.traceparent,"#,
+            $from,
+            claimer.lease.as_secs_f64(),
+            claimer.worker_id,
+            i64::from(claimer.history_tokens),
+            &answering_kinds(),
         )
-    };
+    }};
+}
+
+/// The kinds whose prompts see what was said before.
+fn answering_kinds() -> Vec<String> {
+    let answering = GenerationKind::ALL.iter().filter(|kind| kind.answers());
+    answering.map(|kind| kind.as_str().to_owned()).collect()
 }
 
 /// Claims those of `ids` that can be claimed: queued, due, and the oldest unfinished one of their
@@ -124,23 +180,22 @@ macro_rules! claim_query {
 ///
 /// The candidates are locked and read first, by id alone, so that no planner can be tempted to
 /// answer a batch of ids from the partial index of ready rows; rows that somebody else has locked
-/// are skipped.
+/// are skipped. And the look at the other generations is made for each candidate alone (`OFFSET 0`
+/// says so): as a join it would read all unfinished rows that there are.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn claim(
     tx: &mut SweepTx,
     ids: &[Uuid],
-    worker_id: &str,
-    lease: Duration,
+    claimer: &Claimer<'_>,
 ) -> StoreResult<Vec<Claim>> {
     let rows = claim_query!(
         "WITH candidate AS MATERIALIZED (
              SELECT * FROM chat.generations WHERE id = ANY($1) FOR UPDATE SKIP LOCKED
          )",
         ids,
-        lease.as_secs_f64(),
-        worker_id,
+        claimer
     )
     .fetch_all(tx.conn())
     .await?;
@@ -156,8 +211,7 @@ pub async fn claim(
 pub async fn claim_ready(
     tx: &mut SweepTx,
     limit: i64,
-    worker_id: &str,
-    lease: Duration,
+    claimer: &Claimer<'_>,
 ) -> StoreResult<Vec<Claim>> {
     let rows = claim_query!(
         "WITH candidate AS MATERIALIZED (
@@ -169,14 +223,14 @@ pub async fn claim_ready(
                    AND NOT EXISTS (
                         SELECT FROM chat.generations o
                         WHERE o.conversation_id = r.conversation_id AND o.id < r.id
-                          AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (r.kind = 'title'))
+                          AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (r.kind = 'title')
+                        OFFSET 0)
                  ORDER BY r.run_at, r.id LIMIT $1 FOR UPDATE SKIP LOCKED
              ) r
              ORDER BY p.rank LIMIT $1
          )",
         limit,
-        lease.as_secs_f64(),
-        worker_id,
+        claimer
     )
     .fetch_all(tx.conn())
     .await?;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::domain::{
     ContentType, FailureCode, GenerationKind, Message, Priority, SenderType, Usage, estimate_tokens,
 };
+use crate::store::ledger::CallEnded;
 use crate::store::{StoreResult, SweepTx, UserTx};
 
 /// A reply to store.
@@ -35,6 +36,8 @@ pub struct Finish {
     pub first_token_ms_ago: Option<i32>,
     /// What to tell with the reply.
     pub metadata: Value,
+    /// The upstream call that gave it, for the ledger.
+    pub call: Option<CallEnded>,
 }
 
 /// The generation to wake next.
@@ -73,12 +76,41 @@ struct FinishedRow {
     next_priority: Option<Priority>,
 }
 
+impl FinishedRow {
+    fn stored(self, finish: &Finish) -> Finished {
+        let message = Message {
+            id: finish.reply_id,
+            conversation_id: self.conversation_id,
+            sender_type: SenderType::Assistant,
+            content: finish.content.clone(),
+            content_type: ContentType::Text,
+            attachments: Vec::new(),
+            metadata: finish.metadata.clone(),
+            parent_message_id: self.user_message_id,
+            superseded_by: None,
+            created_at: self.now,
+        };
+        Finished::Stored {
+            message: Box::new(message),
+            next: self
+                .next_id
+                .zip(self.next_priority)
+                .map(|(id, priority)| Next { id, priority }),
+            title: self.title_id.map(|id| Next {
+                id,
+                priority: Priority::Background,
+            }),
+        }
+    }
+}
+
 /// The rows are locked before they are changed, in a statement's part of its own, so that it can be
 /// said what happens to those that somebody else has locked. Everything about a reply but its text
 /// and cost comes from the locked generation.
 macro_rules! finish_query {
-    ($lock:literal, $finishes:expr) => {{
+    ($which:literal, $finishes:expr) => {{
         let finishes: &[&Finish] = $finishes;
+        let calls: Vec<Option<&CallEnded>> = finishes.iter().map(|finish| finish.call.as_ref()).collect();
         let usage = |of: fn(&Usage) -> i32| -> Vec<i32> {
             finishes.iter().map(|finish| of(&finish.usage)).collect()
         };
@@ -88,13 +120,19 @@ macro_rules! finish_query {
                SELECT n.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::boolean[],
                                       $7::float8[], $8::jsonb[], $9::text[], $10::boolean[], $11::text[],
                                       $12::jsonb[], $13::integer[], $14::integer[], $15::integer[], $16::integer[],
-                                      $17::integer[], $18::numeric[], $19::integer[])
+                                      $17::integer[], $18::numeric[], $19::integer[], $20::uuid[], $21::text[],
+                                      $22::text[], $23::text[], $24::timestamptz[], $25::text[], $26::text[],
+                                      $27::integer[], $28::integer[], $29::numeric[], $30::jsonb[],
+                                      $31::timestamptz[], $32::timestamptz[])
                     AS n (id, token, reply_id, usage_id, title_generation_id, incomplete, first_token_ms_ago, usage,
                           model, free, content, metadata, token_count, prompt_tokens, completion_tokens,
-                          cached_tokens, reasoning_tokens, cost_credits, processing_time_ms)
+                          cached_tokens, reasoning_tokens, cost_credits, processing_time_ms, call_id, key_label,
+                          model_asked, upstream_id, call_started_at, model_served, call_outcome,
+                          call_prompt_tokens, call_completion_tokens, call_cost, call_usage, call_first_token_at,
+                          call_finished_at)
                JOIN chat.generations g ON g.id = n.id AND g.claim_token = n.token
                JOIN chat.conversations c ON c.id = g.conversation_id
-               FOR NO KEY UPDATE OF g, c"# + $lock + r#"
+               "# + $which + r#"
            ), done AS (
                UPDATE chat.generations g
                SET status = CASE WHEN n.incomplete THEN 'incomplete' ELSE 'completed' END, claim_token = NULL,
@@ -103,7 +141,7 @@ macro_rules! finish_query {
                    usage = n.usage, model = n.model, is_free_model = n.free, error_detail = NULL
                FROM mine n WHERE g.id = n.id AND g.claim_token = n.token
                RETURNING g.user_id, g.conversation_id, g.user_message_id, g.kind, g.context_type, g.model_chain,
-                         g.request_id, g.traceparent, n.*
+                         g.request_id, g.traceparent, g.attempt, n.*
            ), reply AS (
                INSERT INTO chat.messages (id, user_id, conversation_id, sender_type, content, metadata,
                                           parent_message_id, token_count)
@@ -118,6 +156,22 @@ macro_rules! finish_query {
                       d.completion_tokens, d.cached_tokens, d.reasoning_tokens, d.cost_credits, d.free,
                       d.processing_time_ms
                FROM done d
+           ), called AS (
+               INSERT INTO chat.attempts AS a
+                   (id, user_id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at,
+                    model_served, outcome, prompt_tokens, completion_tokens, cost_credits, usage, wasted,
+                    first_token_at, finished_at)
+               SELECT d.call_id, d.user_id, d.id, d.attempt, 'completion', d.key_label, d.model_asked, d.upstream_id,
+                      d.call_started_at, d.model_served, d.call_outcome, d.call_prompt_tokens,
+                      d.call_completion_tokens, d.call_cost, d.call_usage, false, d.call_first_token_at,
+                      d.call_finished_at
+               FROM done d WHERE d.call_id IS NOT NULL
+               ON CONFLICT (id) DO UPDATE
+               SET model_served = EXCLUDED.model_served, outcome = EXCLUDED.outcome,
+                   upstream_id = EXCLUDED.upstream_id, prompt_tokens = EXCLUDED.prompt_tokens,
+                   completion_tokens = EXCLUDED.completion_tokens, cost_credits = EXCLUDED.cost_credits,
+                   usage = EXCLUDED.usage, wasted = EXCLUDED.wasted, first_token_at = EXCLUDED.first_token_at,
+                   finished_at = EXCLUDED.finished_at
            ), conversation AS (
                UPDATE chat.conversations c
                SET message_count = c.message_count + 1,
@@ -170,51 +224,36 @@ macro_rules! finish_query {
             &usage(|usage| usage.reasoning_tokens),
             finishes.iter().map(|finish| finish.usage.cost_credits).collect::<Vec<_>>() as _,
             &usage(|usage| usage.processing_time_ms),
+            calls.iter().map(|call| call.map(|call| call.started.id)).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.map(|call| call.started.key_label.as_str())).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.map(|call| call.started.model_asked.as_str())).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.and_then(|call| call.started.upstream_id.as_deref())).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.map(|call| call.started.started_at)).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.and_then(|call| call.model_served.as_deref())).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.map(|call| call.outcome)).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.and_then(|call| call.prompt_tokens)).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.and_then(|call| call.completion_tokens)).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.and_then(|call| call.cost_credits)).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.and_then(|call| call.usage.as_deref().map(Json))).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.and_then(|call| call.first_token_at)).collect::<Vec<_>>() as _,
+            calls.iter().map(|call| call.map(|call| call.finished_at)).collect::<Vec<_>>() as _,
         )
     }};
 }
 
-/// Stores a reply, its usage and the end of its generation, guarded by the token. Waits for whoever
-/// has locked the rows.
+/// Stores a reply, its usage, the ledger's row of its call and the end of its generation, guarded by
+/// the token. Waits for whoever has locked the rows.
 ///
 /// # Errors
 /// When the database fails. The outcome of a failed commit is unknown; the row tells,
 /// because the id of the reply is the caller's.
 pub async fn finish(tx: &mut SweepTx, finish: &Finish) -> StoreResult<Finished> {
-    let row = finish_query!("", &[finish])
+    let row = finish_query!("FOR NO KEY UPDATE OF g, c", &[finish])
         .fetch_optional(tx.conn())
         .await?;
-    match row {
-        Some(row) => stored(tx, row, finish).await,
-        None => Ok(Finished::Fenced),
-    }
-}
-
-/// Stores many replies as [`finish`] does one, but waits for nobody: none for a reply whose rows
-/// somebody else has locked, as well as for a fenced one. They are to be finished one by one.
-///
-/// # Errors
-/// When the database fails, which may be the fault of a single reply. The outcome of a failed
-/// commit is unknown, as with [`finish`].
-pub async fn finish_many(
-    tx: &mut SweepTx,
-    finishes: &[&Finish],
-) -> StoreResult<Vec<Option<Finished>>> {
-    let rows = finish_query!(" SKIP LOCKED", finishes)
-        .fetch_all(tx.conn())
-        .await?;
-    let mut rows: HashMap<Uuid, FinishedRow> = rows.into_iter().map(|row| (row.id, row)).collect();
-    let mut all = Vec::with_capacity(finishes.len());
-    for finish in finishes {
-        all.push(match rows.remove(&finish.id) {
-            Some(row) => Some(stored(tx, row, finish).await?),
-            None => None,
-        });
-    }
-    Ok(all)
-}
-
-async fn stored(tx: &mut SweepTx, row: FinishedRow, finish: &Finish) -> StoreResult<Finished> {
+    let Some(row) = row else {
+        return Ok(Finished::Fenced);
+    };
     // A statement of its own: in the one above it would look into every partition for each reply.
     if row.kind == GenerationKind::Regenerate {
         sqlx::query!(
@@ -228,31 +267,33 @@ async fn stored(tx: &mut SweepTx, row: FinishedRow, finish: &Finish) -> StoreRes
         .execute(tx.conn())
         .await?;
     }
-    let message = Message {
-        id: finish.reply_id,
-        conversation_id: row.conversation_id,
-        sender_type: SenderType::Assistant,
-        content: finish.content.clone(),
-        content_type: ContentType::Text,
-        attachments: Vec::new(),
-        metadata: finish.metadata.clone(),
-        parent_message_id: row.user_message_id,
-        superseded_by: None,
-        created_at: row.now,
-    };
-    Ok(Finished::Stored {
-        message: Box::new(message),
-        next: row
-            .next_id
-            .zip(row.next_priority)
-            .map(|(id, priority)| Next { id, priority }),
-        title: row.title_id.map(|id| Next {
-            id,
-            priority: Priority::Background,
-        }),
-    })
+    Ok(row.stored(finish))
 }
 
+/// Stores many replies as [`finish`] does one, in a single statement that waits for nobody: none for
+/// a reply whose rows somebody else has locked, for a fenced one, and for one made anew, which takes a
+/// second statement. They are to be finished one by one.
+///
+/// # Errors
+/// When the database fails, which may be the fault of a single reply. The outcome of a failed
+/// commit is unknown, as with [`finish`].
+pub async fn finish_many(
+    tx: &mut SweepTx,
+    finishes: &[&Finish],
+) -> StoreResult<Vec<Option<Finished>>> {
+    let rows = finish_query!(
+        "WHERE g.kind <> 'regenerate' FOR NO KEY UPDATE OF g, c SKIP LOCKED",
+        finishes
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut rows: HashMap<Uuid, FinishedRow> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let finished = |finish: &&Finish| {
+        let row = rows.remove(&finish.id)?;
+        Some(row.stored(finish))
+    };
+    Ok(finishes.iter().map(finished).collect())
+}
 /// What became of a title.
 #[derive(Debug)]
 pub enum TitleFinished {

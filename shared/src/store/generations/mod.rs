@@ -8,6 +8,7 @@ mod accept;
 mod cancel;
 mod claim;
 mod finish;
+mod history;
 mod reconcile;
 mod regenerate;
 
@@ -16,11 +17,14 @@ pub use accept::{
 };
 pub use cancel::{Cancelled, cancel, cancel_unfinished, keep_partial, unfinished_of_conversation};
 pub use claim::{
-    Claim, Handover, claim, claim_ready, free_predecessor, release, renew, retry_later,
+    Claim, Claimer, Handover, claim, claim_ready, free_predecessor, release, renew, retry_later,
 };
 pub use finish::{
     Failed, Finish, Finished, Next, TitleFinished, fail, finish, finish_many, finish_title,
 };
+pub use history::{History, HistoryMessage};
+#[cfg(feature = "testing")]
+pub use history::{HistoryOf, histories};
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
 
