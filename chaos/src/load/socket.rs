@@ -28,7 +28,17 @@ pub(crate) async fn follow(
     let mut seen = Seen::default();
     while seen.end.is_none() && !give_up() {
         // Whatever breaks it, it is opened again.
-        let _ = read(api, conversation, generation, expected, &mut seen).await;
+        let reading = read(api, conversation, generation, expected, &mut seen);
+        let given_up = async {
+            while !give_up() {
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        // One that stays open for ever without the end is given up as well.
+        tokio::select! {
+            _ = reading => {}
+            () = given_up => {}
+        }
         if seen.end.is_none() {
             seen.resumed += 1;
             tokio::time::sleep(AGAIN).await;
