@@ -166,6 +166,7 @@ mod tests {
         Load {
             queue: Priority::Standard,
             depth,
+            parked: 0,
             oldest_wait_seconds: None,
             drain: Some(2.0),
             paused: false,

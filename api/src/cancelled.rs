@@ -3,12 +3,11 @@
 //! None of it is needed for the cancellation to hold. Without Redis, clients learn it from the row,
 //! the worker at its next renewal, and the next generation is found by the reconciler.
 
-use shared::domain::GenerationKind;
 use shared::push::{broadcast_cancel, terminal_event, text_so_far, write_terminal};
 use shared::queue;
 use shared::redis::RedisFailure;
-use shared::store::generations::{GenerationRow, keep_partial};
-use shared::store::{StoreResult, generations};
+use shared::store::StoreResult;
+use shared::store::generations::{GenerationRow, Next, keep_partial};
 use uuid::Uuid;
 
 use crate::app::AppState;
@@ -27,7 +26,7 @@ pub(crate) async fn tell(app: &AppState, user_id: Uuid, rows: Vec<GenerationRow>
             }
             row.generation.partial_content = Some(text);
         }
-        if let Err(failure) = push(app, user_id, &row).await {
+        if let Err(failure) = end(app, user_id, &row).await {
             tracing::debug!(generation.id = %id, %failure, "a cancellation was not pushed");
         }
     }
@@ -45,7 +44,7 @@ async fn keep(
     tx.commit().await
 }
 
-async fn push(app: &AppState, user_id: Uuid, row: &GenerationRow) -> Result<(), RedisFailure> {
+async fn end(app: &AppState, user_id: Uuid, row: &GenerationRow) -> Result<(), RedisFailure> {
     broadcast_cancel(&app.redis, row.generation.id).await?;
     match terminal_event(&row.generation) {
         Some(event) => write_terminal(&app.redis, user_id, &event).await,
@@ -53,37 +52,10 @@ async fn push(app: &AppState, user_id: Uuid, row: &GenerationRow) -> Result<(), 
     }
 }
 
-/// Pushes the oldest unfinished generation of a conversation, which nothing is in the way of now.
-pub(crate) async fn wake_next(app: &AppState, user_id: Uuid, conversation_id: Uuid) {
-    match next(app, user_id, conversation_id).await {
-        Ok(Some(row)) if row.generation.attempts == 0 => {
-            if let Err(failure) =
-                queue::push_front(&app.redis, [(row.generation.id, row.priority)]).await
-            {
-                tracing::debug!(%failure, "the next generation was not pushed");
-            }
-        }
-        // Another one is running, or waits for its retry.
-        Ok(_) => {}
-        Err(error) => tracing::warn!(
-            error = chain(&error),
-            "failed to look for the next generation"
-        ),
+/// Pushes what nothing is in the way of now.
+pub(crate) async fn push(app: &AppState, next: Vec<Next>) {
+    let next = next.into_iter().map(|next| (next.id, next.priority));
+    if let Err(failure) = queue::push_back(&app.redis, next).await {
+        tracing::debug!(%failure, "what was woken was not pushed");
     }
-}
-
-async fn next(
-    app: &AppState,
-    user_id: Uuid,
-    conversation_id: Uuid,
-) -> StoreResult<Option<GenerationRow>> {
-    let mut tx = app.db.user(user_id).await?;
-    for id in generations::unfinished_of_conversation(&mut tx, conversation_id).await? {
-        match generations::find(&mut tx, id).await? {
-            // A title keeps nobody waiting.
-            Some(row) if row.generation.kind != GenerationKind::Title => return Ok(Some(row)),
-            _ => {}
-        }
-    }
-    Ok(None)
 }

@@ -48,8 +48,10 @@ metrics! {
     counter TOKEN_USAGE = "token_usage_total";
     /// Credits spent, in millionths, by model, operation and wasted.
     counter UPSTREAM_COST = "upstream_cost_micro_credits_total";
-    /// Queued generations by priority.
+    /// Queued generations that are not parked, by priority.
     gauge QUEUE_DEPTH = "generation_queue_depth";
+    /// Queued generations that wait for their turn or for a place of their person, by priority.
+    gauge PARKED = "generation_parked";
     /// How long the generation that is due for longest has been, in seconds, by priority.
     gauge OLDEST_WAIT = "generation_oldest_wait_seconds";
     /// Whether operators have paused the queue, by priority: 1 or 0.

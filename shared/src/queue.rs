@@ -11,7 +11,7 @@ use ::redis::{Script, cmd};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::domain::{Event, EventType, Generation, Priority};
+use crate::domain::{Event, EventType, Generation, Parked, Priority};
 use crate::id::EventId;
 use crate::push::log_key;
 use crate::redis::{Redis, RedisFailure};
@@ -21,26 +21,28 @@ pub const LIST_CAP: u32 = 10_000;
 /// A log whose generation never ends in Redis's sight goes after this long.
 pub(crate) const LOG_LIFETIME: Duration = Duration::from_hours(1);
 
-/// Appends the id where there is room, and tells the user about the position. Returns the number
-/// of ids before it, and how long the reply may take, -1 where that cannot be said: the model has not
-/// been seen at work, the queue is paused, or it is not known how quickly it empties. What waits
-/// behind another generation of its conversation waits for at least one more reply.
+/// Appends the id where there is room, unless it is parked, and tells the user about the position.
+/// Returns the number of generations before it, which is that of ids and of what is before a parked
+/// one, and how long the reply may take, -1 where that cannot be said: the model has not been seen at
+/// work, the queue is paused, or it is not known how quickly it empties. What is parked waits while
+/// others go all the way that it goes afterwards.
 static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r"local length, cap, is_head = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1]), ARGV[9] == '1'
-          if is_head and length < cap then redis.call('RPUSH', KEYS[1], ARGV[2]) end
+        r"local length, cap, is_parked = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1]), ARGV[9] == '1'
+          if not is_parked and length < cap then redis.call('RPUSH', KEYS[1], ARGV[2]) end
           local pace = redis.call('HMGET', KEYS[3], ARGV[3], ARGV[10], ARGV[11])
           local model_ms, gap_ms, depth = tonumber(pace[1] or '0'), tonumber(pace[2] or '0'), tonumber(pace[3] or '0')
           if length >= cap and depth > length then length = depth end
           local estimate = -1
           if model_ms > 0 and (gap_ms > 0 or length == 0 and gap_ms == 0) then
-              estimate = math.floor(model_ms * (is_head and 1 or 2) + length * gap_ms)
+              estimate = math.floor((model_ms + length * gap_ms) * tonumber(ARGV[13]))
           end
-          local event = ARGV[4] .. length .. ARGV[5] .. (estimate >= 0 and estimate or 'null') .. ARGV[6]
+          local position = length + tonumber(ARGV[12])
+          local event = ARGV[4] .. position .. ARGV[5] .. (estimate >= 0 and estimate or 'null') .. ARGV[6]
           redis.call('XADD', KEYS[2], '0-1', 'e', event)
           redis.call('PEXPIRE', KEYS[2], ARGV[7])
           redis.call('PUBLISH', ARGV[8], event)
-          return { length, estimate }",
+          return { position, estimate }",
     )
 });
 
@@ -71,9 +73,8 @@ fn depth_field(priority: Priority) -> String {
     format!("depth:{priority}")
 }
 
-/// Pushes a generation that was just accepted and tells its user, in one round trip. Only a head of
-/// its conversation is pushed; another one waits to be woken by its predecessor's end. Fills in the
-/// position and the estimate.
+/// Pushes a generation that was just accepted and tells its user, in one round trip. A parked one is
+/// not pushed; it waits to be woken. Fills in the position and the estimate.
 ///
 /// # Errors
 /// When Redis is away; the commit stands and the generation is found without the hint.
@@ -83,7 +84,7 @@ pub async fn announce(
     user_id: Uuid,
     priority: Priority,
     generation: &mut Generation,
-    is_head: bool,
+    parked: Option<Parked>,
 ) -> Result<(), RedisFailure> {
     let event = Event::of_generation(
         EventId {
@@ -119,9 +120,11 @@ pub async fn announce(
         .arg(after)
         .arg(u64::try_from(LOG_LIFETIME.as_millis()).unwrap_or(u64::MAX))
         .arg(crate::push::user_channel(redis, user_id))
-        .arg(i32::from(is_head))
+        .arg(i32::from(parked.is_some()))
         .arg(gap_field(priority))
-        .arg(depth_field(priority));
+        .arg(depth_field(priority))
+        .arg(parked.map_or(0, |parked| parked.ahead))
+        .arg(parked.map_or(1.0, |parked| parked.rounds));
     let (position, estimate): (i64, i64) = redis.script(&invocation).await?;
     generation.queue_position = Some(position);
     generation.estimated_response_time_ms = (estimate >= 0).then_some(estimate);
@@ -140,7 +143,7 @@ struct Queued {
 const POSITION_MARK: u64 = 18_446_744_073_709_551_557;
 const ESTIMATE_MARK: u64 = 18_446_744_073_709_551_533;
 
-/// Pushes generations that can be claimed now, to the front: they have waited already.
+/// Pushes generations that a worker had, to the front: they have waited already.
 ///
 /// # Errors
 /// When Redis is away.
@@ -160,7 +163,9 @@ pub async fn push_front(
     redis.pipeline(&pipeline).await
 }
 
-/// Pushes generations that the reconciler found, at the end. What finds no room waits in the table.
+/// Pushes generations that may be claimed from now on, at the end: in front, those of a busy person
+/// would come before everybody else's for as long as there are any. What finds no room waits in the
+/// table.
 ///
 /// # Errors
 /// When Redis is away.
@@ -198,8 +203,8 @@ pub async fn depths(redis: &Redis) -> Result<Vec<(Priority, u64)>, RedisFailure>
     Ok(Priority::ALL.iter().copied().zip(lengths).collect())
 }
 
-/// How many ids are before this one in its list, and how long its reply may take; nothing of both when
-/// it is not in the list.
+/// How many generations are before this one, and how long its reply may take, counted as when it was
+/// announced; nothing of both when it is neither in its list nor parked.
 ///
 /// # Errors
 /// When Redis is away.
@@ -208,36 +213,70 @@ pub async fn position(
     priority: Priority,
     id: Uuid,
     model: &str,
+    parked: Option<Parked>,
 ) -> Result<(Option<i64>, Option<i64>), RedisFailure> {
     let mut pipeline = ::redis::pipe();
-    pipeline
-        .cmd("LPOS")
-        .arg(list_key(redis, priority))
-        .arg(id.as_bytes().as_slice());
+    let list = list_key(redis, priority);
+    match parked {
+        None => pipeline.cmd("LPOS").arg(list).arg(id.as_bytes().as_slice()),
+        Some(_) => pipeline.llen(list),
+    };
     pipeline
         .cmd("HMGET")
         .arg(pace_key(redis))
         .arg(model)
         .arg(gap_field(priority));
-    let (position, (model_ms, gap_ms)): (Option<i64>, (Option<f64>, Option<f64>)) =
+    let (in_list, (model_ms, gap_ms)): (Option<i64>, (Option<f64>, Option<f64>)) =
         redis.pipeline(&pipeline).await?;
-    let estimate = position.and_then(|ahead| {
+    let (ahead, rounds) = parked.map_or((0, 1.0), |parked| (parked.ahead, parked.rounds));
+    let estimate = in_list.and_then(|ahead| {
         let waiting_ms = match gap_ms {
             Some(gap_ms) if gap_ms >= 0.0 => ahead as f64 * gap_ms,
             None if ahead == 0 => 0.0,
             _ => return None,
         };
-        Some((model_ms? + waiting_ms) as i64)
+        Some(((model_ms? + waiting_ms) * rounds) as i64)
     });
-    Ok((position, estimate))
+    Ok((in_list.map(|in_list| in_list + ahead), estimate))
+}
+
+/// What came of a wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Ids of this queue.
+    Ids(Priority, Vec<Uuid>),
+    /// [`nudge`] ended it.
+    Nudged,
+    /// Nothing came in time.
+    Nothing,
+}
+
+/// The list that ends a wait of this name without an id.
+fn nudge_key(redis: &Redis, name: Uuid) -> String {
+    redis.key(format_args!("nudge:{name}"))
+}
+
+/// Ends the wait of this name, because it should ask for something else; or the next one, where there
+/// is none.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn nudge(redis: &Redis, name: Uuid) -> Result<(), RedisFailure> {
+    let key = nudge_key(redis, name);
+    let mut pipeline = ::redis::pipe();
+    // One is enough, and it goes should the waiter be gone.
+    pipeline.del(&key).ignore();
+    pipeline.rpush(&key, "1").ignore();
+    pipeline.expire(&key, 60).ignore();
+    redis.pipeline(&pipeline).await
 }
 
 /// A worker's own connection that waits for ids.
 pub struct Waiter {
     redis: Redis,
+    name: Uuid,
     block: Duration,
     connection: Option<MultiplexedConnection>,
-    turn: usize,
 }
 
 impl std::fmt::Debug for Waiter {
@@ -249,50 +288,36 @@ impl std::fmt::Debug for Waiter {
 }
 
 impl Waiter {
-    /// A waiter that blocks for up to `block` at a time.
+    /// A waiter that blocks for up to `block` at a time; its name is its alone.
     #[must_use]
-    pub fn new(redis: Redis, block: Duration) -> Self {
+    pub fn new(redis: Redis, name: Uuid, block: Duration) -> Self {
         Self {
             redis,
+            name,
             block,
             connection: None,
-            turn: 0,
         }
     }
 
-    /// Waits for up to `count` ids of one of the `open` queues; no answer means that none came in time.
-    ///
-    /// Mostly the premium list is looked at first. Every fourth time standard is, and every eighth
-    /// background, so that a flood of better work does not starve the rest.
+    /// Waits for up to `count` ids of the first of these queues that has any.
     ///
     /// # Errors
     /// When Redis is away. The next call connects again.
     pub async fn wait(
         &mut self,
         count: usize,
-        open: &[Priority],
-    ) -> Result<Option<(Priority, Vec<Uuid>)>, RedisFailure> {
-        use Priority::{Background, Premium, Standard};
-        self.turn = self.turn.wrapping_add(1);
-        let order = match self.turn % 8 {
-            7 => [Background, Premium, Standard],
-            3 => [Standard, Premium, Background],
-            _ => [Premium, Standard, Background],
-        };
-        let lists: Vec<(Priority, String)> = order
-            .into_iter()
-            .filter(|priority| open.contains(priority))
-            .map(|priority| (priority, list_key(&self.redis, priority)))
+        queues: &[Priority],
+    ) -> Result<Waited, RedisFailure> {
+        let lists: Vec<(Priority, String)> = queues
+            .iter()
+            .map(|priority| (*priority, list_key(&self.redis, *priority)))
             .collect();
-        if lists.is_empty() {
-            tokio::time::sleep(self.block).await;
-            return Ok(None);
-        }
         let mut command = cmd("BLMPOP");
-        command.arg(self.block.as_secs_f64()).arg(lists.len());
+        command.arg(self.block.as_secs_f64()).arg(lists.len() + 1);
         for (_, list) in &lists {
             command.arg(list);
         }
+        command.arg(nudge_key(&self.redis, self.name));
         command.arg("LEFT").arg("COUNT").arg(count.max(1));
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -300,10 +325,13 @@ impl Waiter {
         };
         let popped: Option<(String, Vec<Vec<u8>>)> = command.query_async(&mut connection).await?;
         self.connection = Some(connection);
-        Ok(popped.and_then(|(from, ids)| {
-            let (priority, _) = lists.into_iter().find(|(_, list)| *list == from)?;
+        let Some((from, ids)) = popped else {
+            return Ok(Waited::Nothing);
+        };
+        let from = lists.into_iter().find(|(_, list)| *list == from);
+        Ok(from.map_or(Waited::Nudged, |(priority, _)| {
             let ids = ids.iter().filter_map(|bytes| Uuid::from_slice(bytes).ok());
-            Some((priority, ids.collect()))
+            Waited::Ids(priority, ids.collect())
         }))
     }
 }

@@ -84,7 +84,12 @@ async fn some_transaction(db: &Db, which: u32, user: Uuid) -> StoreResult<()> {
         }
         3 => {
             let mut tx = db.sweep_statement().await?;
-            generations::claim_ready(&mut tx, 10, &claimer("w", Duration::from_secs(1))).await?;
+            generations::claim_ready(
+                &mut tx,
+                &generations::Room::for_any(10),
+                &claimer("w", Duration::from_secs(1)),
+            )
+            .await?;
             tx.commit().await
         }
         // A transaction that is dropped instead of committed.

@@ -44,6 +44,10 @@ pub struct QueueConfig {
     pub name: String,
     /// Generations at a time.
     pub concurrency: u32,
+    /// Percent of them that standard and background work may take together.
+    pub standard_share: u32,
+    /// Percent of them that background work may take.
+    pub background_share: u32,
     /// How long a claim holds without renewal.
     pub lease: Duration,
     /// How often claims are renewed.
@@ -114,6 +118,18 @@ impl QueueConfig {
                 64,
                 (1, 20_000),
                 "generations at a time",
+            ),
+            standard_share: vars.within(
+                "STANDARD_SHARE",
+                90,
+                (1, 100),
+                "percent of a worker's places that standard and background work may take; the rest is premium's",
+            ),
+            background_share: vars.within(
+                "BACKGROUND_SHARE",
+                50,
+                (1, 100),
+                "percent of a worker's places that background work may take, of those of standard work",
             ),
             lease: vars.seconds(
                 "LEASE_SECONDS",

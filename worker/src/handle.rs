@@ -38,7 +38,7 @@ pub async fn run(
 async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle>) {
     let context = Arc::clone(&context);
     context.progress.begun();
-    let Job { mut claim, permit } = job;
+    let Job { mut claim, place } = job;
     let history = std::mem::take(&mut claim.history);
     let claim = Arc::new(claim);
     let work = {
@@ -53,7 +53,7 @@ async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle
         tracing::error!(generation.id = %claim.id, %error, "a job panicked");
         after_panic(&context, &claim).await;
     }
-    drop(permit);
+    drop(place);
 }
 
 /// Puts the generation back, counting the attempt, so that one that always panics is given up.

@@ -307,7 +307,7 @@ async fn a_cancel_that_races_with_the_finish_leaves_one_terminal_state() {
         tx.commit().await.unwrap();
         let done = fleet.ended(generation.id).await;
         match cancelled {
-            generations::Cancelled::Done(_) => {
+            generations::Cancelled::Done(..) => {
                 assert_eq!(done.status, GenerationStatus::Cancelled);
                 assert!(done.assistant_message_id.is_none());
             }

@@ -236,7 +236,7 @@ async fn whole_log(
         return Ok(logged?);
     }
     let row = load_generation(app, user_id, id).await?;
-    let Some(event) = row.and_then(|(generation, _)| terminal_event(&generation)) else {
+    let Some(event) = row.and_then(|found| terminal_event(&found.generation)) else {
         return Ok(logged?);
     };
     // The row ends before the log does: what came meanwhile stands before the end. Where the log

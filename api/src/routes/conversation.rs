@@ -169,7 +169,8 @@ pub(super) async fn delete(
     }
     let stopped = cancel_unfinished(&mut tx, id, true).await?;
     tx.commit().await?;
-    cancelled::tell(&app, user.id, stopped).await;
+    cancelled::tell(&app, user.id, stopped.rows).await;
+    cancelled::push(&app, stopped.next).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use serde::Deserialize;
-use shared::domain::{Generation, GenerationStatus, Priority};
+use shared::domain::{Generation, GenerationStatus, Parked, Priority};
 use shared::push::{Feed, text_so_far};
 use shared::queue;
 use shared::store::generations::{self as store, Cancelled, Filter};
@@ -94,27 +94,23 @@ pub(super) async fn read(
     Query(query): Query<ReadQuery>,
 ) -> Result<axum::Json<Generation>> {
     let wait = query.wait.duration();
-    let (generation, priority) = if wait.is_zero() {
+    let found = if wait.is_zero() {
         load(&app, user.id, id).await?.ok_or_else(not_found)?
     } else {
         changed(&app, user.id, id, wait).await?
     };
-    Ok(axum::Json(with_position(&app, generation, priority).await))
+    Ok(axum::Json(with_position(&app, found).await))
 }
 
 /// The generation after its status has changed, or as it is when the wait is over.
-async fn changed(
-    app: &AppState,
-    user_id: Uuid,
-    id: Uuid,
-    wait: Duration,
-) -> Result<(Generation, Priority)> {
+async fn changed(app: &AppState, user_id: Uuid, id: Uuid, wait: Duration) -> Result<Found> {
     let deadline = Instant::now() + wait;
     // Listening begins before looking, so that no change falls between the two.
     let mut feed = app.hub.subscribe(user_id).await;
     let first = load(app, user_id, id).await?.ok_or_else(not_found)?;
-    let mut current = first.clone();
-    while !current.0.status.is_terminal() && current.0.status == first.0.status {
+    let status = first.generation.status;
+    let mut current = first;
+    while !current.generation.status.is_terminal() && current.generation.status == status {
         let look_at = Instant::now() + LOOK_AT_ROW;
         let event = async {
             loop {
@@ -149,12 +145,15 @@ impl ChangesStatus for shared::domain::EventType {
     }
 }
 
-/// A generation with its reply, and the queue it waits in.
-pub(crate) async fn load(
-    app: &AppState,
-    user_id: Uuid,
-    id: Uuid,
-) -> StoreResult<Option<(Generation, Priority)>> {
+/// A generation and where it waits.
+pub(crate) struct Found {
+    pub(crate) generation: Generation,
+    priority: Priority,
+    parked: Option<Parked>,
+}
+
+/// A generation with its reply, and where it waits.
+pub(crate) async fn load(app: &AppState, user_id: Uuid, id: Uuid) -> StoreResult<Option<Found>> {
     let mut tx = app.db.user(user_id).await?;
     let Some(row) = store::find(&mut tx, id).await? else {
         return Ok(None);
@@ -164,17 +163,27 @@ pub(crate) async fn load(
         generation.assistant_message =
             messages::find(&mut tx, generation.conversation_id, message_id).await?;
     }
-    Ok(Some((generation, row.priority)))
+    let mut parked = None;
+    if generation.status == GenerationStatus::Queued {
+        parked = store::parked(&mut tx, &generation, row.parked).await?;
+    }
+    Ok(Some(Found {
+        generation,
+        priority: row.priority,
+        parked,
+    }))
 }
 
-async fn with_position(
-    app: &AppState,
-    mut generation: Generation,
-    priority: Priority,
-) -> Generation {
+async fn with_position(app: &AppState, found: Found) -> Generation {
+    let Found {
+        mut generation,
+        priority,
+        parked,
+    } = found;
+    let (id, model) = (generation.id, &generation.model);
     if generation.status == GenerationStatus::Queued
         && let Ok((position, estimate)) =
-            queue::position(&app.redis, priority, generation.id, &generation.model).await
+            queue::position(&app.redis, priority, id, model, parked).await
     {
         generation.queue_position = position;
         generation.estimated_response_time_ms = estimate;
@@ -204,14 +213,14 @@ pub(super) async fn cancel(
         .ok()
         .filter(|text| !text.is_empty());
     let mut tx = app.db.user(user.id).await?;
-    let row = match store::cancel(&mut tx, id, seen.as_deref()).await? {
-        Cancelled::Done(row) => *row,
+    let (row, next) = match store::cancel(&mut tx, id, seen.as_deref()).await? {
+        Cancelled::Done(row, next) => (*row, next),
         Cancelled::Ended(_) => return Err(Problem::of(Code::GenerationEnded)),
         Cancelled::NotFound => return Err(not_found()),
     };
     tx.commit().await?;
     cancelled::tell(&app, user.id, vec![row.clone()]).await;
-    cancelled::wake_next(&app, user.id, row.generation.conversation_id).await;
+    cancelled::push(&app, next).await;
     Ok(axum::Json(row.generation))
 }
 

@@ -126,7 +126,7 @@ pub(super) async fn post(
         Begun::New(creation) => creation,
     };
     let concurrency = Concurrency::from(request.body.concurrency);
-    let mut interrupted = Vec::new();
+    let mut interrupted = store::Stopped::default();
     if concurrency == Concurrency::Interrupt {
         let tx = creation.tx(&app).await?;
         if !store::lock_conversation(tx, conversation_id).await? {
@@ -141,12 +141,13 @@ pub(super) async fn post(
         let tx = creation.tx(&app).await?;
         store::accept(tx, clock, &message, &work, concurrency).await?
     };
-    let (user_message, generation, is_head) = match accepted {
+    let (user_message, generation, parked) = match accepted {
         store::Accepted::Stored {
             user_message,
             generation,
-            is_head,
-        } => (*user_message, *generation, is_head),
+            parked,
+            ..
+        } => (*user_message, *generation, parked),
         store::Accepted::ConversationNotFound => return Err(not_found()),
         store::Accepted::NotActive => return Err(Problem::of(Code::ConversationArchived)),
         store::Accepted::ParentNotFound => {
@@ -166,8 +167,9 @@ pub(super) async fn post(
     };
     let answer = Answer::new(StatusCode::ACCEPTED, location, &body)?;
     let kept = creation.commit(answer, prefer.wait).await?;
-    cancelled::tell(&app, user.id, interrupted).await;
-    Ok(reply::answer(&app, &user, kept, body, is_head, prefer).await)
+    cancelled::tell(&app, user.id, interrupted.rows).await;
+    cancelled::push(&app, interrupted.next).await;
+    Ok(reply::answer(&app, &user, kept, body, parked, prefer).await)
 }
 
 /// The messages of a conversation, oldest first in the page.

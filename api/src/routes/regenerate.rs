@@ -66,11 +66,10 @@ pub(super) async fn post(
     };
     let tx = creation.tx(&app).await?;
     let queued = store::regenerate(tx, &app.gate.clock, conversation_id, message_id, &work).await?;
-    let (generation, is_head) = match queued {
+    let (generation, parked) = match queued {
         store::Regenerated::Queued {
-            generation,
-            is_head,
-        } => (*generation, is_head),
+            generation, parked, ..
+        } => (*generation, parked),
         store::Regenerated::NotFound => return Err(Problem::of(Code::MessageNotFound)),
         store::Regenerated::NotActive => return Err(Problem::of(Code::ConversationArchived)),
         store::Regenerated::NotAReply => return Err(Problem::of(Code::NotRegenerable)),
@@ -84,5 +83,5 @@ pub(super) async fn post(
     };
     let answer = Answer::new(StatusCode::ACCEPTED, location, &body)?;
     let kept = creation.commit(answer, prefer.wait).await?;
-    Ok(reply::answer(&app, &user, kept, body, is_head, prefer).await)
+    Ok(reply::answer(&app, &user, kept, body, parked, prefer).await)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
-use shared::domain::Generation;
+use shared::domain::{Generation, Parked};
 use shared::push::Follow;
 use shared::queue;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub(super) async fn answer(
     user: &Identity,
     kept: Kept,
     mut body: Accepted,
-    is_head: bool,
+    parked: Option<Parked>,
     prefer: Prefer,
 ) -> Response {
     // Listening begins before anybody can publish.
@@ -40,7 +40,7 @@ pub(super) async fn answer(
         user.id,
         queue,
         &mut body.generation,
-        is_head,
+        parked,
     );
     if let Err(failure) = announced.await {
         tracing::debug!(generation.id = %body.generation.id, %failure, "a generation was not announced");
@@ -99,7 +99,7 @@ async fn ended(
     }
     match super::generations::load(app, user.id, generation.id).await {
         Ok(loaded) => loaded
-            .map(|(generation, _)| generation)
+            .map(|found| found.generation)
             .filter(|generation| generation.status.is_terminal()),
         Err(error) => {
             tracing::warn!(

@@ -165,7 +165,8 @@ impl Fleet {
         );
         // The simulator notes the key, and so who called.
         set("OPENROUTER_API_KEY", name.clone());
-        set("WORKER_CONCURRENCY", "2000".to_owned());
+        // A crowd has room on any one worker, beside what is kept for premium.
+        set("WORKER_CONCURRENCY", "2500".to_owned());
         set("LEASE_SECONDS", LEASE.as_secs().to_string());
         set("LEASE_RENEW_SECONDS", (LEASE.as_secs() / 3).to_string());
         set("DRAIN_GRACE", DRAIN_GRACE.as_secs().to_string());
@@ -198,6 +199,8 @@ impl Fleet {
                 self.postgres.url_at(database.address())?,
             ),
             ("REDIS_URL".to_owned(), self.redis.url_at(redis.address())?),
+            // All the load is a few persons'.
+            ("MAX_ACTIVE_PER_USER".to_owned(), "10000".to_owned()),
         ];
         Ok((database, redis, env))
     }

@@ -56,15 +56,18 @@ pub struct DeadLetterCount {
 pub struct Queue {
     /// The priority of what waits in it.
     pub name: Priority,
-    /// Queued generations, those included that wait for their turn or for a retry.
+    /// Queued generations that may be claimed, now or when a retry is due.
     pub depth: i64,
+    /// Queued generations that wait for their turn in a conversation, or until fewer of their person
+    /// are active.
+    pub parked: i64,
     /// How long the generation that is due for longest has been, in seconds; null when none is due.
     pub oldest_wait_seconds: Option<f64>,
     /// Generations that workers run.
     pub in_flight: i64,
     /// Generations that ended in a second, over the last half minute.
     pub rate_per_second: f64,
-    /// How long the queue takes to empty at the pace that was measured; null while it is paused or the
+    /// How long the queue takes to empty at the pace that was measured, of what is parked, too; null while it is paused or the
     /// pace is not known.
     pub eta_seconds: Option<f64>,
     /// Whether workers leave it alone.

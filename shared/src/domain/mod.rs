@@ -7,6 +7,7 @@ mod fleet;
 mod generation;
 mod message;
 mod notification;
+mod parked;
 pub mod timestamp;
 mod user;
 
@@ -22,6 +23,7 @@ pub use notification::{
     DeadDelivery, DeadNotification, DeadNotificationCount, DeadReason, Destination,
     NotificationType,
 };
+pub use parked::{Before, Parked, WaitsFor};
 pub use user::{Role, Tier};
 
 /// Declares an enum whose variants have one stable name in SQL, JSON and configuration.

@@ -283,14 +283,15 @@ impl Operator {
         let Replayed {
             generation,
             priority,
-            is_head,
+            parked,
+            ..
         } = replayed;
         // Nobody follows a title.
         if generation.kind == GenerationKind::Title {
             return queue::push_back(&self.redis, [(generation.id, *priority)]).await;
         }
         let (redis, clock) = (&self.redis, &self.clock);
-        queue::announce(redis, clock, user_id, *priority, generation, *is_head).await
+        queue::announce(redis, clock, user_id, *priority, generation, *parked).await
     }
 
     async fn discard_of(

@@ -188,8 +188,8 @@ impl LogWriter {
         }
     }
 
-    /// Ends the log with the terminal event and wakes what may run next, in one round trip with
-    /// whatever is still to be sent.
+    /// Ends the log with the terminal event and pushes what may run next to the end of its list, in one
+    /// round trip with whatever is still to be sent.
     ///
     /// # Errors
     /// When Redis is away; readers then synthesise the event from the row.
@@ -203,7 +203,7 @@ impl LogWriter {
         let mut pipeline = ::redis::pipe();
         for (id, priority) in wake {
             pipeline
-                .lpush(
+                .rpush(
                     crate::queue::list_key(&self.redis, priority),
                     id.as_bytes().as_slice(),
                 )

@@ -42,6 +42,9 @@ pub struct DbConfig {
     pub pool_max: u32,
     /// How long a caller waits for a free connection before it gets "unavailable".
     pub acquire_timeout: Duration,
+    /// Generations of one person that may be active at a time. What accepts, ends or sweeps them must
+    /// know it.
+    pub places: i64,
     /// What stands in between.
     pub pooler: Pooler,
 }
@@ -65,6 +68,12 @@ impl DbConfig {
             "DB_ACQUIRE_TIMEOUT",
             "3",
             "seconds to wait for a free connection before answering 503",
+        );
+        let places = vars.within(
+            "MAX_ACTIVE_PER_USER",
+            8,
+            (1, 1_000_000),
+            "generations of one user that may run or be ready to; more of them wait until one has ended",
         );
         let pooler: Pooler = vars.get(
             "DB_POOLER",
@@ -101,6 +110,7 @@ impl DbConfig {
             pool_min,
             pool_max,
             acquire_timeout,
+            places,
             pooler,
         }
     }
@@ -128,6 +138,7 @@ impl DbConfig {
             pool_min: 0,
             pool_max: OPERATOR_CONNECTIONS,
             acquire_timeout: self.acquire_timeout,
+            places: self.places,
             pooler: self.pooler,
         }
     }

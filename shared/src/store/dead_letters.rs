@@ -16,7 +16,7 @@ use super::audit::{self, Actor, Entry};
 use super::{OperatorTx, StoreResult, UserTx};
 use crate::clock::Clock;
 use crate::domain::{
-    DeadLetter, DeadLetterCount, FailureCode, Generation, GenerationKind, Priority,
+    DeadLetter, DeadLetterCount, FailureCode, Generation, GenerationKind, Parked, Priority,
 };
 use crate::id;
 use crate::models::Model;
@@ -160,8 +160,10 @@ pub struct Replayed {
     pub generation: Generation,
     /// Its queue.
     pub priority: Priority,
-    /// Whether nothing older of the conversation is unfinished, so that it can be claimed.
+    /// Whether nothing older of the conversation is unfinished.
     pub is_head: bool,
+    /// What it waits for before it can be claimed, and what is before it.
+    pub parked: Option<Parked>,
 }
 
 /// Queues the work of a dead letter again, with `first` before the models it had.
@@ -228,6 +230,11 @@ pub async fn replay(
         ));
     };
     let new = id::new_after(clock.now(), Some(state.last_id));
+    let parked = if found.kind == GenerationKind::Title {
+        None
+    } else {
+        super::generations::park(tx, found.conversation_id, new, state.is_head).await?
+    };
     let queued = sqlx::query!(
         r#"WITH g AS (
                UPDATE chat.generations SET settled_at = now(), replayed_as = $2
@@ -237,10 +244,10 @@ pub async fn replay(
            )
            INSERT INTO chat.generations (id, user_id, conversation_id, kind, context_type, priority, model_chain, model,
                                          is_free_model, stream, user_message_id, replaces_message_id, max_attempts,
-                                         deadline_at, request_id, traceparent)
+                                         deadline_at, request_id, traceparent, parked, run_at)
            SELECT $2, g.user_id, g.conversation_id, g.kind, g.context_type, g.priority, $4, $5, $6, g.stream,
                   g.user_message_id, g.replaces_message_id, g.max_attempts, now() + (g.deadline_at - g.queued_at),
-                  g.request_id, g.traceparent
+                  g.request_id, g.traceparent, $7, CASE WHEN $7::text IS NULL THEN now() ELSE 'infinity' END
            FROM g"#,
         letter,
         new,
@@ -248,6 +255,7 @@ pub async fn replay(
         serde_json::to_value(&chain).unwrap_or_default(),
         model.name,
         model.free,
+        parked.map(|parked| parked.waits_for.as_str()),
     )
     .execute(tx.conn())
     .await?;
@@ -266,6 +274,7 @@ pub async fn replay(
         generation: row.generation,
         priority: row.priority,
         is_head: state.is_head,
+        parked,
     }))
 }
 

@@ -7,7 +7,8 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
-    GenerationKind, GenerationStatus, NotificationType, Priority, SenderType, WorkerStatus,
+    GenerationKind, GenerationStatus, NotificationType, Priority, SenderType, WaitsFor,
+    WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -45,5 +46,6 @@ text_in_sql!(
     NotificationType,
     Priority,
     SenderType,
+    WaitsFor,
     WorkerStatus,
 );

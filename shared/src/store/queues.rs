@@ -17,8 +17,10 @@ pub const MOST_COUNTED: i64 = 1_000_000;
 pub struct Load {
     /// Which.
     pub queue: Priority,
-    /// Queued generations, at most [`MOST_COUNTED`].
+    /// Queued generations that are not parked, at most [`MOST_COUNTED`].
     pub depth: i64,
+    /// Parked ones, at most [`MOST_COUNTED`].
+    pub parked: i64,
     /// How long the generation that is due for longest has been, in seconds.
     pub oldest_wait_seconds: Option<f64>,
     /// Generations that leave it in a second while it has any: where it was never empty of late, those
@@ -36,6 +38,7 @@ pub struct Load {
 struct LoadRow {
     queue: Priority,
     depth: i64,
+    parked: i64,
     oldest_wait_seconds: Option<f64>,
     drain: Option<f64>,
     paused: bool,
@@ -48,6 +51,7 @@ impl From<LoadRow> for Load {
         Self {
             queue: row.queue,
             depth: row.depth,
+            parked: row.parked,
             oldest_wait_seconds: row.oldest_wait_seconds,
             drain: row.drain,
             paused: row.paused,
@@ -73,7 +77,7 @@ pub async fn measure(tx: &mut SweepTx) -> StoreResult<Vec<Load>> {
 pub async fn loads(tx: &mut OperatorTx, at_most: Duration) -> StoreResult<Vec<Load>> {
     let rows = sqlx::query_as!(
         LoadRow,
-        r#"SELECT q.name AS "queue!: Priority", q.depth,
+        r#"SELECT q.name AS "queue!: Priority", q.depth, q.parked,
                   extract(epoch FROM now() - q.oldest_due_at)::float8 AS oldest_wait_seconds, q.drain,
                   q.paused_at IS NOT NULL AS "paused!", q.workers,
                   CASE WHEN isfinite(q.measured_at) THEN extract(epoch FROM clock_timestamp() - q.measured_at)::float8
@@ -111,7 +115,11 @@ async fn measured(connection: Conn<'_>) -> StoreResult<Vec<Load>> {
            ), load AS MATERIALIZED (
                SELECT p.name,
                       (SELECT count(*) FROM (SELECT FROM chat.generations g
-                                             WHERE g.priority = p.name AND g.status = 'queued' LIMIT $1) waiting) AS depth,
+                                             WHERE g.priority = p.name AND g.status = 'queued' AND g.run_at < 'infinity'
+                                             LIMIT $1) waiting) AS depth,
+                      (SELECT count(*) FROM (SELECT FROM chat.generations g
+                                             WHERE g.priority = p.name AND g.status = 'queued' AND g.run_at = 'infinity'
+                                             LIMIT $1) waiting) AS parked,
                       (SELECT g.run_at FROM chat.generations g
                        WHERE g.priority = p.name AND g.status = 'queued' AND g.run_at <= now()
                        ORDER BY g.run_at, g.id LIMIT 1) AS oldest_due_at,
@@ -120,12 +128,12 @@ async fn measured(connection: Conn<'_>) -> StoreResult<Vec<Load>> {
                FROM open p
            )
            UPDATE chat.queues q
-           SET depth = l.depth, oldest_due_at = l.oldest_due_at, rate = l.rate, workers = f.workers,
+           SET depth = l.depth, parked = l.parked, oldest_due_at = l.oldest_due_at, rate = l.rate, workers = f.workers,
                measured_at = clock_timestamp(),
                drain = CASE WHEN l.rate > 0 AND l.oldest_due_at < now() - interval '30 seconds' THEN l.rate
                             ELSE f.capacity END
            FROM load l, fleet f WHERE q.name = l.name
-           RETURNING q.name AS "queue!: Priority", q.depth,
+           RETURNING q.name AS "queue!: Priority", q.depth, q.parked,
                      extract(epoch FROM now() - q.oldest_due_at)::float8 AS oldest_wait_seconds, q.drain,
                      q.paused_at IS NOT NULL AS "paused!", q.workers, 0::float8 AS "age_seconds!""#,
         MOST_COUNTED,
@@ -142,7 +150,7 @@ async fn measured(connection: Conn<'_>) -> StoreResult<Vec<Load>> {
 pub async fn list(tx: &mut OperatorTx) -> StoreResult<Vec<Queue>> {
     measured(tx.conn()).await?;
     let rows = sqlx::query!(
-        r#"SELECT q.name AS "name: Priority", q.depth, q.rate, q.drain, q.paused_at, q.paused_by, q.reason,
+        r#"SELECT q.name AS "name: Priority", q.depth, q.parked, q.rate, q.drain, q.paused_at, q.paused_by, q.reason,
                   extract(epoch FROM now() - q.oldest_due_at)::float8 AS oldest_wait_seconds,
                   (SELECT count(*) FROM chat.generations g
                    WHERE g.status = 'in_progress' AND g.priority = q.name) AS "in_flight!"
@@ -159,10 +167,11 @@ pub async fn list(tx: &mut OperatorTx) -> StoreResult<Vec<Queue>> {
             Queue {
                 name: row.name,
                 depth: row.depth,
+                parked: row.parked,
                 oldest_wait_seconds: row.oldest_wait_seconds,
                 in_flight: row.in_flight,
                 rate_per_second: row.rate,
-                eta_seconds: drain.map(|drain| row.depth as f64 / drain),
+                eta_seconds: drain.map(|drain| (row.depth + row.parked) as f64 / drain),
                 paused: row.paused_at.is_some(),
                 paused_at: row.paused_at,
                 paused_by: row.paused_by,

@@ -51,6 +51,7 @@ pub struct Db {
     sweeps: PgPool,
     /// Whether a pooler between us and the database has dropped that scope.
     sweeps_unscoped: Arc<AtomicBool>,
+    places: i64,
     pooler: Pooler,
 }
 
@@ -127,6 +128,7 @@ impl Db {
             pool,
             sweeps,
             sweeps_unscoped,
+            places: config.places,
             pooler: config.pooler,
         })
     }
@@ -170,6 +172,7 @@ impl Db {
         Ok(UserTx {
             tx: self.begin(&begin).await?,
             user_id,
+            places: self.places,
         })
     }
 
@@ -180,7 +183,7 @@ impl Db {
     pub async fn sweep(&self) -> StoreResult<SweepTx> {
         // Whoever stands still in a sweep keeps the whole fleet from finding lost work.
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL idle_in_transaction_session_timeout = '500ms'";
-        Ok(SweepTx(Sweep::Transaction(self.begin(begin).await?)))
+        Ok(self.scope(Sweep::Transaction(self.begin(begin).await?)))
     }
 
     /// A connection with the scope of a sweep, for one statement that is a transaction of its own
@@ -197,10 +200,17 @@ impl Db {
             let connection = self.sweeps.acquire().await?;
             // Opening it may just have shown that it has no scope.
             if !self.sweeps_unscoped.load(Ordering::Relaxed) {
-                return Ok(SweepTx(Sweep::Statement(Alone(connection))));
+                return Ok(self.scope(Sweep::Statement(Alone(connection))));
             }
         }
         self.sweep().await
+    }
+
+    fn scope(&self, scope: Sweep) -> SweepTx {
+        SweepTx {
+            scope,
+            places: self.places,
+        }
     }
 
     /// Like [`Db::sweep`], but the commit does not wait for the disk. Only for writes that may be
@@ -211,7 +221,7 @@ impl Db {
     /// When no connection can be had.
     pub async fn sweep_async(&self) -> StoreResult<SweepTx> {
         let begin = "BEGIN; SET LOCAL app.sweep = 'on'; SET LOCAL synchronous_commit = off";
-        Ok(SweepTx(Sweep::Transaction(self.begin(begin).await?)))
+        Ok(self.scope(Sweep::Transaction(self.begin(begin).await?)))
     }
 
     /// Like [`Db::user`], but the commit does not wait for the disk. Only for the ledger's notes
@@ -226,7 +236,13 @@ impl Db {
         Ok(UserTx {
             tx: self.begin(&begin).await?,
             user_id,
+            places: self.places,
         })
+    }
+
+    /// Generations of one person that may be active at a time.
+    pub(super) fn places(&self) -> i64 {
+        self.places
     }
 
     /// Whether a connection is one session. If not, a statement outside a transaction may be prepared
@@ -334,6 +350,7 @@ impl Alone {
 pub struct UserTx {
     tx: Begun,
     user_id: Uuid,
+    places: i64,
 }
 
 impl UserTx {
@@ -341,6 +358,11 @@ impl UserTx {
     #[must_use]
     pub fn user_id(&self) -> Uuid {
         self.user_id
+    }
+
+    /// Generations of one person that may be active at a time.
+    pub(super) fn places(&self) -> i64 {
+        self.places
     }
 
     pub(super) fn conn(&mut self) -> Conn<'_> {
@@ -359,7 +381,10 @@ impl UserTx {
 
 /// The scope of a sweep over all users; only the worker's role has policies for it.
 #[derive(Debug)]
-pub struct SweepTx(Sweep);
+pub struct SweepTx {
+    scope: Sweep,
+    places: i64,
+}
 
 #[derive(Debug)]
 enum Sweep {
@@ -370,8 +395,13 @@ enum Sweep {
 }
 
 impl SweepTx {
+    /// Generations of one person that may be active at a time.
+    pub(super) fn places(&self) -> i64 {
+        self.places
+    }
+
     pub(super) fn conn(&mut self) -> Conn<'_> {
-        match &mut self.0 {
+        match &mut self.scope {
             Sweep::Transaction(tx) => tx.conn(),
             Sweep::Statement(alone) => alone.conn(),
         }
@@ -382,7 +412,7 @@ impl SweepTx {
     /// # Errors
     /// When the outcome is unknown or the commit was refused.
     pub async fn commit(self) -> StoreResult<()> {
-        match self.0 {
+        match self.scope {
             Sweep::Transaction(tx) => tx.commit().await,
             Sweep::Statement(_) => Ok(()),
         }

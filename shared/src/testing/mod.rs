@@ -84,6 +84,7 @@ impl TestEnv {
             pool_min: 0,
             pool_max: 8,
             acquire_timeout: Duration::from_secs(5),
+            places: 10_000,
             pooler: Pooler::None,
         }
     }
@@ -142,6 +143,18 @@ impl TestEnv {
             .await
             .expect("the statement runs")
             .rows_affected()
+    }
+
+    /// Runs several statements as superuser, as one transaction.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub async fn execute_all(&self, sql: &str) {
+        let mut connection = self.superuser().await;
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .expect("the statements run");
     }
 
     /// The one value of a query run as superuser, as text.

@@ -10,7 +10,9 @@ pub(crate) mod proxy;
 use std::time::Duration;
 
 use shared::clock::Clock;
-use shared::domain::{ContentType, ContextType, FailureCode, Generation, Message, Priority, Usage};
+use shared::domain::{
+    ContentType, ContextType, FailureCode, Generation, Message, Parked, Priority, Usage,
+};
 use shared::id;
 use shared::models::Model;
 use shared::redis::Redis;
@@ -54,6 +56,7 @@ pub(crate) struct Sent {
     pub(crate) message: Message,
     pub(crate) generation: Generation,
     pub(crate) is_head: bool,
+    pub(crate) parked: Option<Parked>,
 }
 
 pub(crate) fn chain() -> Vec<Model> {
@@ -112,10 +115,21 @@ pub(crate) fn claimer(worker_id: &str, lease: Duration) -> Claimer<'_> {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let env = TestEnv::new().await;
+        Self::of(TestEnv::new().await, None).await
+    }
+
+    /// Where at most so many generations of one person are active.
+    pub(crate) async fn with_places(places: i64) -> Self {
+        Self::of(TestEnv::new().await, Some(places)).await
+    }
+
+    async fn of(env: TestEnv, places: Option<i64>) -> Self {
+        let mut config = env.db_config();
+        config.places = places.unwrap_or(config.places);
+        let db = |role| Db::connect_lazy(&config, role).unwrap();
         Self {
-            api: env.db(ServingRole::Api),
-            worker: env.db(ServingRole::Worker),
+            api: db(ServingRole::Api),
+            worker: db(ServingRole::Worker),
             redis: env.redis(),
             clock: Clock::system(),
             user: Uuid::new_v4(),
@@ -173,10 +187,12 @@ impl World {
                 user_message,
                 generation,
                 is_head,
+                parked,
             } => Sent {
                 message: *user_message,
                 generation: *generation,
                 is_head,
+                parked,
             },
             other => panic!("not accepted: {other:?}"),
         }

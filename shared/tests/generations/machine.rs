@@ -165,7 +165,7 @@ impl<'a> Subject<'a> {
             .unwrap();
         tx.commit().await.unwrap();
         match cancelled {
-            Cancelled::Done(row) => {
+            Cancelled::Done(row, _) => {
                 assert_eq!(row.generation.partial_content.as_deref(), Some("so far"));
                 "done".to_owned()
             }
@@ -209,11 +209,11 @@ impl<'a> Subject<'a> {
             Operation::Cancel => return self.cancel().await,
             Operation::CancelUnfinished => {
                 let mut tx = world.api.user(world.user).await.unwrap();
-                let rows = generations::cancel_unfinished(&mut tx, self.conversation, true)
+                let stopped = generations::cancel_unfinished(&mut tx, self.conversation, true)
                     .await
                     .unwrap();
                 tx.commit().await.unwrap();
-                let ids: Vec<Uuid> = rows.iter().map(|row| row.generation.id).collect();
+                let ids: Vec<Uuid> = stopped.rows.iter().map(|row| row.generation.id).collect();
                 return found(&ids);
             }
             Operation::KeepPartial => {
@@ -242,9 +242,13 @@ impl<'a> Subject<'a> {
                 found(&claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
             }
             Operation::ClaimReady => {
-                let claims = generations::claim_ready(&mut tx, 1_000, &claimer("w/1", LEASE))
-                    .await
-                    .unwrap();
+                let claims = generations::claim_ready(
+                    &mut tx,
+                    &generations::Room::for_any(1_000),
+                    &claimer("w/1", LEASE),
+                )
+                .await
+                .unwrap();
                 found(&claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
             }
             Operation::Renew => found(&generations::renew(&mut tx, &mine, LEASE).await.unwrap()),

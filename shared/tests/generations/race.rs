@@ -54,9 +54,13 @@ async fn claimers_of_everything_share_it_out() {
             for _ in 0..10 {
                 let mut tx = world.worker.sweep_statement().await.unwrap();
                 let claims = if random.random() {
-                    generations::claim_ready(&mut tx, 5, &claimer("w/1", LEASE))
-                        .await
-                        .unwrap()
+                    generations::claim_ready(
+                        &mut tx,
+                        &generations::Room::for_any(5),
+                        &claimer("w/1", LEASE),
+                    )
+                    .await
+                    .unwrap()
                 } else {
                     let from = random.random_range(0..ids.len());
                     ids.rotate_left(from);
@@ -202,9 +206,9 @@ async fn step(
             let conversation = conversations[random.random_range(0..conversations.len())];
             let mut tx = world.api.user(world.user).await?;
             if random.random_range(0..4) == 0 {
-                let rows = generations::cancel_unfinished(&mut tx, conversation, true).await?;
+                let stopped = generations::cancel_unfinished(&mut tx, conversation, true).await?;
                 tx.commit().await?;
-                for row in rows {
+                for row in stopped.rows {
                     *answers.cancels.entry(row.generation.id).or_default() += 1;
                 }
             }
@@ -313,12 +317,19 @@ async fn drain(world: &World) {
     loop {
         world.execute("UPDATE chat.generations SET lease_until = now() - interval '1 second' WHERE status = 'in_progress'").await;
         let mut tx = world.worker.sweep().await.unwrap();
-        generations::expired_leases(&mut tx, 1_000, Duration::ZERO)
+        let expired = generations::expired_leases(&mut tx, 1_000, Duration::ZERO)
             .await
             .unwrap();
-        generations::claim_ready(&mut tx, 1_000, &claimer("w/1", LEASE))
-            .await
-            .unwrap();
+        generations::wake_after(&mut tx, &expired).await.unwrap();
+        let all = &mut generations::Look::default();
+        generations::wake_lost(&mut tx, all, 1_000).await.unwrap();
+        generations::claim_ready(
+            &mut tx,
+            &generations::Room::for_any(1_000),
+            &claimer("w/1", LEASE),
+        )
+        .await
+        .unwrap();
         tx.commit().await.unwrap();
         let unfinished =
             "SELECT count(*) FROM chat.generations WHERE status IN ('queued', 'in_progress')";

@@ -120,9 +120,13 @@ impl Play<'_> {
                         .await
                         .unwrap()
                 } else {
-                    generations::claim_ready(&mut tx, 100, &claimer(&name, LEASE))
-                        .await
-                        .unwrap()
+                    generations::claim_ready(
+                        &mut tx,
+                        &generations::Room::for_any(100),
+                        &claimer(&name, LEASE),
+                    )
+                    .await
+                    .unwrap()
                 };
                 tx.commit().await.unwrap();
                 self.claimed(worker, &claims)?;
@@ -237,7 +241,7 @@ impl Play<'_> {
                 let cancelled = generations::cancel(&mut tx, id, None).await.unwrap();
                 tx.commit().await.unwrap();
                 prop_assert_eq!(
-                    matches!(cancelled, Cancelled::Done(_)),
+                    matches!(cancelled, Cancelled::Done(..)),
                     !self.model.status.is_terminal()
                 );
                 if !self.model.status.is_terminal() {

@@ -79,6 +79,7 @@ impl Server {
             pool_min: 0,
             pool_max: 4,
             acquire_timeout: Duration::from_secs(10),
+            places: 10_000,
             pooler: store::Pooler::None,
         }
     }
@@ -150,6 +151,7 @@ async fn postgres_15_will_do() {
         user_message,
         generation,
         is_head: true,
+        ..
     } = accepted
     else {
         panic!("{accepted:?}");
@@ -157,7 +159,7 @@ async fn postgres_15_will_do() {
     let mut tx = worker.sweep_statement().await.unwrap();
     let claims = generations::claim_ready(
         &mut tx,
-        10,
+        &generations::Room::for_any(10),
         &crate::common::claimer("w/1", Duration::from_secs(30)),
     )
     .await

@@ -131,15 +131,19 @@ async fn what_waits_in_a_paused_queue_is_neither_pushed_nor_taken_and_can_be_can
         let ready = generations::ready_unpushed(&mut tx, Priority::ALL, 15.0, 10)
             .await
             .unwrap();
-        let claims = generations::claim_ready(&mut tx, 10, &claimer("w/1", LEASE))
-            .await
-            .unwrap();
+        let claims = generations::claim_ready(
+            &mut tx,
+            &generations::Room::for_any(10),
+            &claimer("w/1", LEASE),
+        )
+        .await
+        .unwrap();
         (ready.len(), claims.len())
     };
     assert_eq!(take().await, (0, 0));
     let mut tx = world.api.user(world.user).await.unwrap();
     let cancelled = generations::cancel(&mut tx, first, None).await.unwrap();
-    assert!(matches!(cancelled, Cancelled::Done(_)));
+    assert!(matches!(cancelled, Cancelled::Done(..)));
     tx.commit().await.unwrap();
     // Another queue goes on.
     let background = format!(
@@ -195,12 +199,13 @@ async fn depth_and_wait_are_those_of_the_rows() {
         world.execute(&sql).await;
     }
     let standard = world.measure().await[&Priority::Standard];
-    assert_eq!(standard.depth, 3);
+    assert_eq!((standard.depth, standard.parked), (2, 1));
     let oldest = standard.oldest_wait_seconds.unwrap();
     assert!((90.0..150.0).contains(&oldest), "{oldest}");
     world.reply(head, "hello").await;
     let loads = world.measure().await;
-    assert_eq!(loads[&Priority::Standard].depth, 2);
+    let standard = loads[&Priority::Standard];
+    assert_eq!((standard.depth, standard.parked), (2, 0));
     assert_eq!(loads[&Priority::Background].depth, 1, "the title");
     assert_eq!(loads[&Priority::Premium].depth, 0);
     let claim = world.claim_one(world.waiting().await).await;

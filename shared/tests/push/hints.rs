@@ -3,27 +3,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use shared::domain::{EventType, Generation, Priority};
+use shared::domain::{EventType, Generation, Parked, Priority, WaitsFor};
 use shared::push::{Feed, PushedEvent, read_log};
-use shared::queue::{self, LIST_CAP, QueuePace, Waiter};
+use shared::queue::{self, LIST_CAP, QueuePace, Waited, Waiter};
 use uuid::Uuid;
 
-use crate::common::{World, in_time};
+use crate::common::{World, in_time, until};
 use crate::stage::Replica;
 
 impl World {
-    async fn announce(&self, generation: &mut Generation, is_head: bool) {
+    async fn announce(&self, generation: &mut Generation, parked: Option<Parked>) {
         let (user, standard) = (self.user, Priority::Standard);
-        queue::announce(
-            &self.redis,
-            &self.clock,
-            user,
-            standard,
-            generation,
-            is_head,
-        )
-        .await
-        .unwrap();
+        queue::announce(&self.redis, &self.clock, user, standard, generation, parked)
+            .await
+            .unwrap();
     }
 
     async fn depths(&self) -> HashMap<Priority, u64> {
@@ -35,14 +28,16 @@ impl World {
     }
 
     fn waiter(&self) -> Waiter {
-        Waiter::new(self.env.redis(), Duration::from_millis(50))
+        Waiter::new(self.env.redis(), Uuid::new_v4(), Duration::from_millis(50))
     }
 }
 
 /// The ids of one wait; none where none came in time.
 async fn take(waiter: &mut Waiter, count: usize) -> Vec<Uuid> {
-    let popped = waiter.wait(count, Priority::ALL).await.unwrap();
-    popped.map(|(_, ids)| ids).unwrap_or_default()
+    match waiter.wait(count, Priority::ALL).await.unwrap() {
+        Waited::Ids(_, ids) => ids,
+        Waited::Nudged | Waited::Nothing => Vec::new(),
+    }
 }
 
 fn pace(drain: Option<f64>, paused: bool) -> [QueuePace; 1] {
@@ -73,7 +68,7 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
         );
     }
     // Nothing is known of the pace yet.
-    world.announce(&mut sent[0], true).await;
+    world.announce(&mut sent[0], None).await;
     assert_eq!(
         (sent[0].queue_position, sent[0].estimated_response_time_ms),
         (Some(0), None)
@@ -85,16 +80,21 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
     queue::report_pace(&world.redis, &models, &pace(Some(4.0), false))
         .await
         .unwrap();
-    world.announce(&mut sent[1], true).await;
+    world.announce(&mut sent[1], None).await;
     assert_eq!(
         (sent[1].queue_position, sent[1].estimated_response_time_ms),
         (Some(1), Some(1_750))
     );
-    // One that waits for its predecessor is told its place and takes none, and waits for two replies.
-    world.announce(&mut sent[2], false).await;
+    // One that is parked takes no place in the list, and is told of those before it elsewhere, too.
+    let parked = Parked {
+        waits_for: WaitsFor::Turn,
+        ahead: 5,
+        rounds: 2.5,
+    };
+    world.announce(&mut sent[2], Some(parked)).await;
     assert_eq!(
         (sent[2].queue_position, sent[2].estimated_response_time_ms),
-        (Some(2), Some(3_500))
+        (Some(7), Some(5_000))
     );
     assert_eq!(world.depths().await[&Priority::Standard], 2);
     for (number, generation) in sent.iter().enumerate() {
@@ -115,8 +115,9 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
         );
         assert_eq!(heard.generation_id, Some(generation.id));
         let estimate = generation.estimated_response_time_ms;
+        let position = [0, 1, 7][number];
         let expected =
-            serde_json::json!({ "position": number, "estimated_response_time_ms": estimate });
+            serde_json::json!({ "position": position, "estimated_response_time_ms": estimate });
         assert_eq!(data(&heard), expected);
     }
     for (number, generation) in sent.iter().enumerate() {
@@ -125,19 +126,26 @@ async fn an_announcement_tells_the_place_and_the_time_it_may_take() {
             Priority::Standard,
             generation.id,
             &generation.model,
+            (number == 2).then_some(parked),
         )
         .await
         .unwrap();
         let expected = match number {
             0 => (Some(0), Some(1_500)),
             1 => (Some(1), Some(1_750)),
-            _ => (None, None),
+            _ => (Some(7), Some(5_000)),
         };
         assert_eq!(place, expected);
     }
-    let unknown = queue::position(&world.redis, Priority::Premium, Uuid::new_v4(), "unknown")
-        .await
-        .unwrap();
+    let unknown = queue::position(
+        &world.redis,
+        Priority::Premium,
+        Uuid::new_v4(),
+        "unknown",
+        None,
+    )
+    .await
+    .unwrap();
     assert_eq!(unknown, (None, None));
 }
 
@@ -150,13 +158,13 @@ async fn a_full_list_takes_no_more_and_says_how_long_it_is() {
         .send(world.conversation().await, "hello")
         .await
         .generation;
-    world.announce(&mut generation, true).await;
+    world.announce(&mut generation, None).await;
     assert_eq!(generation.queue_position, Some(i64::from(LIST_CAP)));
     assert_eq!(
         world.depths().await[&Priority::Standard],
         u64::from(LIST_CAP)
     );
-    let place = queue::position(&world.redis, Priority::Standard, generation.id, "m")
+    let place = queue::position(&world.redis, Priority::Standard, generation.id, "m", None)
         .await
         .unwrap();
     assert_eq!(place.0, None);
@@ -166,7 +174,7 @@ async fn a_full_list_takes_no_more_and_says_how_long_it_is() {
         .send(world.conversation().await, "hello")
         .await
         .generation;
-    world.announce(&mut next, true).await;
+    world.announce(&mut next, None).await;
     assert_eq!(next.queue_position, Some(i64::from(LIST_CAP) - 1));
     assert_eq!(
         world.depths().await[&Priority::Standard],
@@ -175,42 +183,65 @@ async fn a_full_list_takes_no_more_and_says_how_long_it_is() {
 }
 
 #[tokio::test]
-async fn better_work_comes_first_and_the_rest_is_not_starved() {
+async fn the_first_queue_that_has_any_gives_its_oldest() {
+    use Priority::{Background, Premium, Standard};
     let world = World::new().await;
-    let mut priorities = HashMap::new();
-    for priority in Priority::ALL {
-        for _ in 0..8 {
+    let mut ids = HashMap::new();
+    for queue in Priority::ALL {
+        for _ in 0..3 {
             let id = Uuid::new_v4();
-            priorities.insert(id, *priority);
-            queue::push_back(&world.redis, [(id, *priority)])
+            ids.entry(*queue).or_insert_with(Vec::new).push(id);
+            queue::push_back(&world.redis, [(id, *queue)])
                 .await
                 .unwrap();
         }
     }
-    assert_eq!(
-        world.depths().await,
-        Priority::ALL
-            .iter()
-            .map(|priority| (*priority, 8))
-            .collect()
-    );
     let mut waiter = world.waiter();
-    let mut order = Vec::new();
-    for _ in 0..8 {
-        let ids = take(&mut waiter, 1).await;
-        order.push(priorities[&ids[0]]);
+    for (order, queue, taken) in [
+        ([Premium, Standard, Background], Premium, 0..2),
+        ([Background, Premium, Standard], Background, 0..2),
+        ([Premium, Standard, Background], Premium, 2..3),
+        ([Premium, Standard, Background], Standard, 0..2),
+    ] {
+        let expected = Waited::Ids(queue, ids[&queue][taken].to_vec());
+        assert_eq!(waiter.wait(2, &order).await.unwrap(), expected);
     }
-    use Priority::{Background, Premium, Standard};
-    assert_eq!(
-        order,
-        [
-            Premium, Premium, Standard, Premium, Premium, Premium, Background, Premium
-        ]
-    );
 }
 
 #[tokio::test]
-async fn ids_come_in_the_order_they_were_pushed_and_woken_ones_first() {
+async fn a_nudge_ends_one_wait_of_its_name_and_takes_no_ids() {
+    let world = World::new().await;
+    let name = Uuid::new_v4();
+    let mut waiter = Waiter::new(world.env.redis(), name, Duration::from_secs(60));
+    let standard = &[Priority::Standard][..];
+    // A busy machine may answer too late; a second nudge is as good as the first.
+    let nudge = async || {
+        until("redis answers", async || {
+            queue::nudge(&world.redis, name).await.ok()
+        })
+        .await;
+    };
+    nudge().await;
+    nudge().await;
+    let nudged = in_time("it ends the next wait", waiter.wait(5, standard)).await;
+    assert_eq!(nudged.unwrap(), Waited::Nudged);
+    let (nudged, ()) = in_time("it ends a wait", async {
+        tokio::join!(waiter.wait(5, standard), nudge())
+    })
+    .await;
+    assert_eq!(nudged.unwrap(), Waited::Nudged);
+    // What waits comes first.
+    nudge().await;
+    let id = Uuid::new_v4();
+    queue::push_back(&world.redis, [(id, Priority::Standard)])
+        .await
+        .unwrap();
+    let ids = in_time("ids come", waiter.wait(5, standard)).await;
+    assert_eq!(ids.unwrap(), Waited::Ids(Priority::Standard, vec![id]));
+}
+
+#[tokio::test]
+async fn ids_come_in_the_order_they_were_pushed_and_freed_ones_first() {
     let world = World::new().await;
     let ids: Vec<Uuid> = (0..5).map(|_| Uuid::new_v4()).collect();
     queue::push_back(
@@ -281,7 +312,7 @@ async fn what_is_not_an_id_is_dropped_and_a_lost_connection_is_made_again() {
 }
 
 #[tokio::test]
-async fn what_is_woken_goes_before_what_waits() {
+async fn what_is_woken_goes_behind_what_waits() {
     let stage = crate::stage::Stage::new().await;
     let conversation = stage.claim.conversation_id;
     let next = stage.world.send(conversation, "next").await.generation.id;
@@ -292,7 +323,7 @@ async fn what_is_woken_goes_before_what_waits() {
         .end(&terminal, [(next, Priority::Standard)])
         .await
         .unwrap();
-    assert_eq!(take(&mut stage.world.waiter(), 5).await, [next, stage.id()]);
+    assert_eq!(take(&mut stage.world.waiter(), 5).await, [stage.id(), next]);
 }
 
 #[tokio::test]
@@ -317,14 +348,15 @@ async fn an_estimate_is_only_given_where_there_is_something_to_estimate_from() {
         for (position, expected) in expected.into_iter().enumerate() {
             let conversation = world.conversation().await;
             let mut sent = world.send(conversation, "hello").await.generation;
-            world.announce(&mut sent, true).await;
+            world.announce(&mut sent, None).await;
             let position = i64::try_from(position).unwrap();
             assert_eq!(
                 (sent.queue_position, sent.estimated_response_time_ms),
                 (Some(position), expected),
                 "{drain:?} {paused}"
             );
-            let read = queue::position(&world.redis, Priority::Standard, sent.id, &sent.model);
+            let read =
+                queue::position(&world.redis, Priority::Standard, sent.id, &sent.model, None);
             assert_eq!(read.await.unwrap(), (Some(position), expected));
         }
     }
@@ -347,7 +379,7 @@ async fn a_list_never_grows_beyond_its_bound_and_then_the_table_says_how_long_th
         .unwrap();
     let conversation = world.conversation().await;
     let mut sent = world.send(conversation, "hello").await.generation;
-    world.announce(&mut sent, true).await;
+    world.announce(&mut sent, None).await;
     assert_eq!(sent.queue_position, Some(12_345));
 }
 
@@ -363,16 +395,16 @@ async fn a_waiter_leaves_closed_queues_alone() {
     .unwrap();
     let mut waiter = world.waiter();
     for (open, expected) in [
-        (vec![], None),
-        (vec![Priority::Background], None),
+        (vec![], Waited::Nothing),
+        (vec![Priority::Background], Waited::Nothing),
         (
             vec![Priority::Background, Priority::Standard],
-            Some((Priority::Standard, vec![standard])),
+            Waited::Ids(Priority::Standard, vec![standard]),
         ),
-        (vec![Priority::Standard], None),
+        (vec![Priority::Standard], Waited::Nothing),
         (
             vec![Priority::Premium],
-            Some((Priority::Premium, vec![premium])),
+            Waited::Ids(Priority::Premium, vec![premium]),
         ),
     ] {
         assert_eq!(waiter.wait(9, &open).await.unwrap(), expected, "{open:?}");

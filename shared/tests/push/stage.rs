@@ -128,7 +128,7 @@ impl Stage {
             world.user,
             Priority::Standard,
             &mut sent.generation,
-            true,
+            None,
         )
         .await
         .unwrap();
@@ -205,7 +205,7 @@ impl Stage {
             .await
             .unwrap();
         tx.commit().await.unwrap();
-        let shared::store::generations::Cancelled::Done(row) = cancelled else {
+        let shared::store::generations::Cancelled::Done(row, _) = cancelled else {
             panic!("it had ended");
         };
         let event = shared::push::terminal_event(&row.generation).unwrap();

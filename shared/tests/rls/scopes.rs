@@ -81,7 +81,12 @@ async fn a_sweep_of_the_api_finds_nothing() {
     drop(tx);
     // Which queues are open is none of its business.
     let mut tx = world.api.sweep().await.unwrap();
-    let claims = generations::claim_ready(&mut tx, 10, &claimer("api", lease)).await;
+    let claims = generations::claim_ready(
+        &mut tx,
+        &generations::Room::for_any(10),
+        &claimer("api", lease),
+    )
+    .await;
     assert!(claims.is_err());
     drop(tx);
     let mut tx = world.api.sweep().await.unwrap();

@@ -20,18 +20,20 @@ pub(super) fn queues(queues: &[Queue], now: OffsetDateTime) -> String {
         &[
             "QUEUE",
             "DEPTH",
+            "PARKED",
             "OLDEST",
             "IN FLIGHT",
             "RATE/S",
             "ETA",
             "STATE",
         ],
-        1..6,
+        1..7,
     );
     for queue in queues {
         table.add_row([
             queue.name.to_string(),
             queue.depth.to_string(),
+            queue.parked.to_string(),
             queue.oldest_wait_seconds.map_or(NOTHING.to_owned(), span),
             queue.in_flight.to_string(),
             rate(queue.rate_per_second),
@@ -229,6 +231,7 @@ mod tests {
         Queue {
             name,
             depth: 0,
+            parked: 0,
             oldest_wait_seconds: None,
             in_flight: 0,
             rate_per_second: 0.0,
@@ -262,6 +265,7 @@ mod tests {
     fn queues_are_one_line_each() {
         let busy = Queue {
             depth: 12_345,
+            parked: 830,
             oldest_wait_seconds: Some(192.0),
             in_flight: 640,
             rate_per_second: 61.25,
@@ -280,10 +284,10 @@ mod tests {
         let shown = queues(&[queue(Priority::Premium), busy, paused], NOW);
         let lines: Vec<&str> = shown.lines().filter(|line| !line.contains('─')).collect();
         let expected = [
-            "  QUEUE        DEPTH   OLDEST   IN FLIGHT   RATE/S      ETA   STATE",
-            "  premium          0        -           0        0        -   open",
-            "  standard     12345   3m 12s         640       61   3m 22s   open",
-            "  background       7    1h 6m           0        0        -   paused for 1h 5m by terminal of ana: the upstream is down",
+            "  QUEUE        DEPTH   PARKED   OLDEST   IN FLIGHT   RATE/S      ETA   STATE",
+            "  premium          0        0        -           0        0        -   open",
+            "  standard     12345      830   3m 12s         640       61   3m 22s   open",
+            "  background       7        0    1h 6m           0        0        -   paused for 1h 5m by terminal of ana: the upstream is down",
         ];
         assert_eq!(lines, expected, "{shown}");
     }

@@ -104,7 +104,7 @@ pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode,
         context.clock.now(),
     );
     let log = events::writer(context, claim);
-    events::end(&log, &event, next.as_slice()).await;
+    events::end(&log, &event, &next).await;
 }
 
 /// Waits for whichever comes first: the work, or the order to stop it, which drops the work and so

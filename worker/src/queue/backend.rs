@@ -7,7 +7,9 @@ use apalis_core::backend::{Backend, BackendConfig};
 use apalis_core::task::Task;
 use apalis_core::worker::context::WorkerContext;
 use shared::store::generations::Claim;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
+
+use super::Place;
 
 /// A claimed generation, what its prompt is made from, and the place it takes on this worker.
 #[derive(Debug)]
@@ -15,7 +17,7 @@ pub struct Job {
     /// The claim.
     pub claim: Claim,
     /// Freed when the job ends, which lets the fetcher claim another one.
-    pub permit: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 /// Hands the fetcher's claims to apalis. It cannot fail: the fetcher keeps its troubles with Redis

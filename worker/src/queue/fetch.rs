@@ -1,24 +1,25 @@
 //! The fetcher: waits for ids, claims them, and hands on what it got.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
 use shared::domain::Priority;
-use shared::queue::{Waiter, push_front};
-use shared::store::generations::{self, Claim, Claimer};
+use shared::queue::{self, Waited, Waiter, push_front};
+use shared::store::generations::{self, Claim, Claimer, Room};
 use shared::store::{StoreError, StoreResult};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::Job;
+use super::{Job, Shares};
 use crate::context::Context;
 
-/// Ids claimed at a time; more would make one statement long without making it cheaper per row.
-const BATCH: usize = 128;
+/// Jobs that may wait to be handed on to apalis; each has its place already.
+const HANDED_ON: usize = 128;
 /// How often the table is asked while Redis is away.
 const WITHOUT_REDIS: Duration = Duration::from_millis(250);
-
 /// A claim that takes longer has met a connection that is dead.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(10);
 /// How long after a stop the wait for ids may go on.
@@ -28,7 +29,7 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Fetcher {
     context: Arc<Context>,
-    places: Arc<Semaphore>,
+    shares: Arc<Shares>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -36,13 +37,17 @@ impl Fetcher {
     /// A fetcher and the receiving end for the backend.
     #[must_use]
     pub fn new(context: Arc<Context>) -> (Self, mpsc::Receiver<Job>) {
-        let places = Arc::new(Semaphore::new(context.config.queue.concurrency as usize));
-        // A claim takes a place before it is made, so the channel never holds more than a batch.
-        let (jobs, receiver) = mpsc::channel(BATCH);
+        let settings = &context.config.queue;
+        let shares = Shares::new(
+            settings.concurrency,
+            settings.standard_share,
+            settings.background_share,
+        );
+        let (jobs, receiver) = mpsc::channel(HANDED_ON);
         (
             Self {
                 context,
-                places,
+                shares,
                 jobs,
             },
             receiver,
@@ -52,27 +57,35 @@ impl Fetcher {
     /// Fetches until `stopping`. Ids that were popped but not claimed when something failed are
     /// found again in the table; those that come after the stop go back, unless `hurry`.
     pub async fn run(self, stopping: &CancellationToken, hurry: &CancellationToken) {
-        let mut waiter = Waiter::new(self.context.redis.clone(), self.context.config.queue.block);
+        let context = &self.context;
+        let mut waiter = Waiter::new(
+            context.redis.clone(),
+            context.boot,
+            context.config.queue.block,
+        );
         let mut failures = 0_u32;
-        let progress = &self.context.progress;
-        while let Some((places, open)) = stopping.run_until_cancelled(self.room()).await {
-            let wait = progress.fetching(self.wait(&mut waiter, places.num_permits(), &open));
+        let progress = &context.progress;
+        while let Some((room, open)) = stopping.run_until_cancelled(self.room()).await {
+            let wait = progress.fetching(self.wait(&mut waiter, &room, &open));
             let Some(fetched) = until_stopped(wait, stopping, hurry).await else {
                 break;
             };
             if stopping.is_cancelled() {
-                self.put_back(fetched).await;
+                if let Fetched::Ids(queue, ids) = fetched {
+                    self.put_back(queue, ids).await;
+                }
                 break;
             }
             // A claim is never interrupted: what it took must be handed on or its lease must run out.
             let claims = match fetched {
+                Fetched::LookAgain => continue,
                 Fetched::Ids(_, ids) => self.claim_in_time(Take::Ids(&ids)).await,
-                Fetched::Nothing => self.claim_in_time(Take::Ready(places.num_permits())).await,
+                Fetched::Nothing => self.claim_in_time(Take::Ready(&room)).await,
             };
             match claims {
                 Ok(claims) => {
                     failures = 0;
-                    if self.hand_on(claims, places).await.is_err() {
+                    if self.hand_on(claims).await.is_err() {
                         break;
                     }
                     continue;
@@ -93,19 +106,24 @@ impl Fetcher {
         progress.fetch_ended();
     }
 
-    /// Places, and the queues to fill them from.
-    async fn room(&self) -> (OwnedSemaphorePermit, Vec<Priority>) {
+    /// Waits until there is a place for what the open queues may have. Nobody else takes one, so there
+    /// will be as many when the claims are made.
+    async fn room(&self) -> (Room, Vec<Priority>) {
         let progress = &self.context.progress;
-        let places = progress.fetching(self.free_places()).await;
-        let open = progress.fetching(self.context.gates.open()).await;
-        (places, open)
+        loop {
+            let open = progress.fetching(self.context.gates.open()).await;
+            if let Some(room) = self.shares.room(&open) {
+                return (room, open);
+            }
+            // A queue that opens meanwhile may have a place.
+            let look_again = self.context.config.queue.block;
+            let freed = tokio::time::timeout(look_again, self.shares.freed());
+            let _ = progress.fetching(freed).await;
+        }
     }
 
-    /// Ids that came too late, for another worker.
-    async fn put_back(&self, fetched: Fetched) {
-        let Fetched::Ids(queue, ids) = fetched else {
-            return;
-        };
+    /// Ids for another worker, or for later: they wait where they were.
+    async fn put_back(&self, queue: Priority, ids: Vec<Uuid>) {
         let back = ids.into_iter().rev().map(|id| (id, queue));
         if let Err(failure) = push_front(&self.context.redis, back).await {
             tracing::debug!(%failure, "hints not put back");
@@ -120,39 +138,51 @@ impl Fetcher {
         }
     }
 
-    /// Waits for a free place, then takes as many as there are, up to a batch.
-    async fn free_places(&self) -> OwnedSemaphorePermit {
-        loop {
-            let Ok(mut places) = Arc::clone(&self.places).acquire_owned().await else {
-                // The semaphore is never closed.
-                tokio::task::yield_now().await;
-                continue;
-            };
-            let more = self.places.available_permits().min(BATCH - 1);
-            if let Ok(more) =
-                Arc::clone(&self.places).try_acquire_many_owned(u32::try_from(more).unwrap_or(0))
-            {
-                places.merge(more);
+    async fn wait(&self, waiter: &mut Waiter, room: &Room, open: &[Priority]) -> Fetched {
+        let queues = room.queues();
+        let waited = tokio::select! {
+            waited = waiter.wait(room.count() as usize, &queues) => waited,
+            never = self.nudge(&queues, open) => match never {},
+        };
+        match waited {
+            Ok(Waited::Nothing) => Fetched::Nothing,
+            Ok(Waited::Nudged) => Fetched::LookAgain,
+            // Paused while the wait went on.
+            Ok(Waited::Ids(queue, ids)) if !self.context.gates.is_open(queue) => {
+                self.put_back(queue, ids).await;
+                Fetched::LookAgain
             }
-            return places;
-        }
-    }
-
-    async fn wait(&self, waiter: &mut Waiter, count: usize, open: &[Priority]) -> Fetched {
-        match waiter.wait(count, open).await {
-            Ok(None) => Fetched::Nothing,
-            // Paused while the wait went on: they wait where they were.
-            Ok(Some((queue, ids))) if !self.context.gates.is_open(queue) => {
-                self.put_back(Fetched::Ids(queue, ids)).await;
-                Fetched::Ids(queue, Vec::new())
+            Ok(Waited::Ids(queue, ids)) => {
+                let empty = queues.into_iter().take_while(|asked| *asked != queue);
+                self.shares.had_none(empty);
+                Fetched::Ids(queue, ids)
             }
-            Ok(Some((queue, ids))) => Fetched::Ids(queue, ids),
             Err(failure) => {
                 tracing::debug!(%failure, "no hints; asking the table");
                 tokio::time::sleep(WITHOUT_REDIS).await;
                 Fetched::Nothing
             }
         }
+    }
+
+    /// Ends a wait that does not ask for all the open queues as soon as there is a place for one of the
+    /// others. To drop the wait instead could lose ids that Redis has sent.
+    async fn nudge(&self, asked: &[Priority], open: &[Priority]) -> Infallible {
+        let asks_less = |queues: &[Priority]| queues.iter().any(|queue| !asked.contains(queue));
+        if asks_less(open) {
+            loop {
+                let room = self.shares.room(open);
+                if room.is_some_and(|room| asks_less(&room.queues()))
+                    && queue::nudge(&self.context.redis, self.context.boot)
+                        .await
+                        .is_ok()
+                {
+                    break;
+                }
+                self.shares.freed().await;
+            }
+        }
+        std::future::pending().await
     }
 
     async fn claim(&self, what: Take<'_>) -> StoreResult<Vec<Claim>> {
@@ -170,31 +200,51 @@ impl Fetcher {
         let mut tx = db.sweep_statement().await?;
         let claims = match what {
             Take::Ids(ids) => generations::claim(&mut tx, ids, &claimer).await?,
-            Take::Ready(count) => {
-                let limit = i64::try_from(count).unwrap_or(1);
-                generations::claim_ready(&mut tx, limit, &claimer).await?
+            Take::Ready(room) => {
+                let claims = generations::claim_ready(&mut tx, room, &claimer).await?;
+                self.shares.had_none(without_more(room, &claims));
+                claims
             }
         };
         tx.commit().await?;
         Ok(claims)
     }
 
-    /// Each claim gets one of the places; the rest are free again.
-    async fn hand_on(
-        &self,
-        claims: Vec<Claim>,
-        mut places: OwnedSemaphorePermit,
-    ) -> Result<(), ()> {
-        for claim in claims {
-            let Some(permit) = places.split(1) else {
-                return Ok(());
-            };
-            let job = Job { claim, permit };
+    /// Each claim takes one of the places.
+    async fn hand_on(&self, claims: Vec<Claim>) -> Result<(), ()> {
+        let jobs: Vec<Job> = claims
+            .into_iter()
+            .map(|claim| Job {
+                place: self.shares.take(claim.priority),
+                claim,
+            })
+            .collect();
+        for job in jobs {
             self.jobs.send(job).await.map_err(drop)?;
             self.context.progress.handed_on();
         }
         Ok(())
     }
+}
+
+/// The queues that had less than there was room for.
+fn without_more(room: &Room, claims: &[Claim]) -> Vec<Priority> {
+    let of = |queue| {
+        claims
+            .iter()
+            .filter(|claim| claim.priority == queue)
+            .count()
+    };
+    let all = claims.len();
+    let lower = all - of(Priority::Premium);
+    if all >= room.all as usize || lower >= room.lower as usize {
+        return Vec::new();
+    }
+    let had_less = room
+        .order
+        .iter()
+        .filter(|(queue, most)| of(*queue) < *most as usize);
+    had_less.map(|(queue, _)| *queue).collect()
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -223,13 +273,14 @@ async fn until_stopped<T>(
 }
 
 enum Fetched {
-    Ids(Priority, Vec<uuid::Uuid>),
+    Ids(Priority, Vec<Uuid>),
+    LookAgain,
     Nothing,
 }
 
 enum Take<'a> {
-    Ids(&'a [uuid::Uuid]),
-    Ready(usize),
+    Ids(&'a [Uuid]),
+    Ready(&'a Room),
 }
 
 /// Full jitter between 50 ms and 2 s, so that a fleet does not return all at once.

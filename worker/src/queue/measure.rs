@@ -20,6 +20,7 @@ pub(super) async fn measure(context: &Context) {
     for load in &loads {
         let name = load.queue.as_str();
         metrics::gauge!(shared::metrics::QUEUE_DEPTH, "priority" => name).set(load.depth as f64);
+        metrics::gauge!(shared::metrics::PARKED, "priority" => name).set(load.parked as f64);
         metrics::gauge!(shared::metrics::OLDEST_WAIT, "priority" => name)
             .set(load.oldest_wait_seconds.unwrap_or(0.0));
         metrics::gauge!(shared::metrics::QUEUE_PAUSED, "priority" => name)

@@ -9,6 +9,7 @@ mod measure;
 mod reconcile;
 mod renew;
 mod running;
+mod shares;
 mod tally;
 
 pub use backend::{Job, QueueBackend};
@@ -18,4 +19,5 @@ pub use reconcile::reconcile;
 pub(crate) use renew::beat;
 pub use renew::renew;
 pub use running::{AbortReason, Running, RunningJob};
+pub use shares::{Place, Shares};
 pub use tally::{Counted, Score, Tally};

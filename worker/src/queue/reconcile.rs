@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use shared::domain::{GenerationError, GenerationKind, Priority};
 use shared::push::{Ended, write_terminal};
 use shared::queue;
-use shared::store::generations::{self, Expired, Ready};
+use shared::store::generations::{self, Expired, Look, Next, Ready};
 use shared::store::{StoreResult, maintenance};
 use tokio::time::Instant;
 
@@ -16,6 +16,8 @@ use crate::context::Context;
 
 /// Rows repaired in one pass.
 const BATCH: i64 = 500;
+/// Conversations and people looked at in one pass, for parked work that nobody else will wake.
+const LOOKED_AT: i64 = 2_000;
 /// A ready row is pushed again when its last push is this old.
 const PUSH_AGAIN_SECONDS: f64 = 15.0;
 /// A list with so many ids needs no more of them: the fleet takes longer than a pass to empty it.
@@ -30,16 +32,18 @@ struct Pass {
     leases: Vec<Expired>,
     deadlines: Vec<Expired>,
     ready: Vec<Ready>,
+    woken: Vec<Next>,
 }
 
 /// Sweeps for ever.
 pub async fn reconcile(context: Arc<Context>) {
     let mut leases_from = Instant::now();
+    let mut look = Look::default();
     loop {
         let jitter = rand::rng().random_range(0.8..1.2);
         tokio::time::sleep(context.config.queue.reconcile_every.mul_f64(jitter)).await;
         let queues = with_room(&context).await;
-        match sweep(&context, &queues, Instant::now() >= leases_from).await {
+        match sweep(&context, &queues, Instant::now() >= leases_from, &mut look).await {
             Ok(Some(pass)) => {
                 follow_up(&context, pass).await;
                 measure(&context).await;
@@ -74,6 +78,7 @@ async fn sweep(
     context: &Context,
     queues: &[Priority],
     with_leases: bool,
+    look: &mut Look,
 ) -> StoreResult<Option<Pass>> {
     let mut tx = context.db.sweep().await?;
     if !maintenance::try_lock(&mut tx, "reconcile").await? {
@@ -85,6 +90,13 @@ async fn sweep(
             generations::expired_leases(&mut tx, BATCH, context.config.queue.stagger()).await?;
     }
     pass.deadlines = generations::expired_deadlines(&mut tx, BATCH).await?;
+    for ended in [&pass.leases, &pass.deadlines] {
+        let woken = generations::wake_after(&mut tx, ended).await?;
+        pass.woken.extend(woken);
+    }
+    let lost = generations::wake_lost(&mut tx, look, LOOKED_AT).await?;
+    count("woken", lost.len());
+    pass.woken.extend(lost);
     pass.ready = generations::ready_unpushed(&mut tx, queues, PUSH_AGAIN_SECONDS, BATCH).await?;
     tx.commit().await?;
     Ok(Some(pass))
@@ -103,6 +115,10 @@ async fn follow_up(context: &Context, pass: Pass) {
     let pushes = freed.map(|expired| (expired.id, expired.priority));
     if let Err(failure) = queue::push_front(&context.redis, pushes).await {
         tracing::debug!(%failure, "freed work not pushed");
+    }
+    let woken = pass.woken.iter().map(|next| (next.id, next.priority));
+    if let Err(failure) = queue::push_back(&context.redis, woken).await {
+        tracing::debug!(%failure, "woken work not pushed");
     }
     let ready = pass.ready.iter().map(|ready| (ready.id, ready.priority));
     if let Err(failure) = queue::push_back(&context.redis, ready).await {

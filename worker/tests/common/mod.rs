@@ -11,14 +11,16 @@ use std::time::Duration;
 use loadtest::simulator::Simulator;
 use shared::clock::Clock;
 use shared::config::Vars;
-use shared::domain::{ContentType, ContextType, Generation, GenerationStatus, Message, Priority};
+use shared::domain::{
+    ContentType, ContextType, Generation, GenerationStatus, Message, Parked, Priority,
+};
 use shared::lifecycle::Lifecycle;
 use shared::models::Model;
 use shared::redis::{Redis, RedisFailure};
 use shared::store::generations::{self, Accepted, Concurrency, NewGeneration, NewMessage};
 use shared::store::{Db, ServingRole, conversations};
 use shared::testing::TestEnv;
-use shared::{id, push, queue};
+use shared::{id, push};
 use uuid::Uuid;
 use worker::config::WorkerConfig;
 
@@ -147,7 +149,11 @@ impl Fleet {
     }
 
     pub(crate) async fn conversation(&self) -> Uuid {
-        let mut tx = self.api.user(self.user).await.unwrap();
+        self.conversation_of(self.user).await
+    }
+
+    pub(crate) async fn conversation_of(&self, user: Uuid) -> Uuid {
+        let mut tx = self.api.user(user).await.unwrap();
         let new = conversations::NewConversation {
             id: id::new(self.clock.now()),
             title: None,
@@ -171,20 +177,25 @@ impl Fleet {
         conversation_id: Uuid,
         content: &str,
     ) -> Generation {
-        let (generation, is_head) = self.commit(user, conversation_id, content).await;
+        self.send_in(Priority::Standard, user, conversation_id, content)
+            .await
+    }
+
+    /// Like [`Fleet::send_as`], into this queue.
+    pub(crate) async fn send_in(
+        &self,
+        queue: Priority,
+        user: Uuid,
+        conversation_id: Uuid,
+        content: &str,
+    ) -> Generation {
+        let (generation, parked) = self.commit_in(queue, user, conversation_id, content).await;
         // A busy machine may answer too late. Told again, Redis refuses the event that it has, and a
         // second id in the list is harmless.
         self.until(async || {
             let mut announced = generation.clone();
             let (redis, clock) = (&self.redis, &self.clock);
-            let told = queue::announce(
-                redis,
-                clock,
-                user,
-                Priority::Standard,
-                &mut announced,
-                is_head,
-            );
+            let told = shared::queue::announce(redis, clock, user, queue, &mut announced, parked);
             match told.await {
                 Ok(()) | Err(RedisFailure::Command(_)) => Some(announced),
                 Err(RedisFailure::Timeout | RedisFailure::BackingOff) => None,
@@ -199,7 +210,18 @@ impl Fleet {
         user: Uuid,
         conversation_id: Uuid,
         content: &str,
-    ) -> (Generation, bool) {
+    ) -> (Generation, Option<Parked>) {
+        self.commit_in(Priority::Standard, user, conversation_id, content)
+            .await
+    }
+
+    async fn commit_in(
+        &self,
+        queue: Priority,
+        user: Uuid,
+        conversation_id: Uuid,
+        content: &str,
+    ) -> (Generation, Option<Parked>) {
         let chain = [
             Model {
                 name: "test/first:free".to_owned(),
@@ -218,7 +240,7 @@ impl Fleet {
             parent_message_id: None,
         };
         let generation = NewGeneration {
-            priority: Priority::Standard,
+            priority: queue,
             chain: &chain,
             stream: true,
             deadline: Duration::from_mins(10),
@@ -239,10 +261,8 @@ impl Fleet {
         tx.commit().await.unwrap();
         match accepted {
             Accepted::Stored {
-                generation,
-                is_head,
-                ..
-            } => (*generation, is_head),
+                generation, parked, ..
+            } => (*generation, parked),
             other => panic!("not accepted: {other:?}"),
         }
     }

@@ -34,7 +34,7 @@ impl Fleet {
         &self,
         name: &str,
         receiver: &Receiver,
-        settings: &[(&str, &str)],
+        settings: &[(&'static str, &str)],
     ) -> TestWorker {
         let url = receiver.url();
         let usual = [

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::chain_json;
 use crate::domain::{
-    Attachment, ContentType, ConversationStatus, Generation, GenerationKind, GenerationStatus,
-    Message, Priority, SenderType, Timings,
+    Attachment, Before, ContentType, ConversationStatus, Generation, GenerationKind,
+    GenerationStatus, Message, Parked, Priority, SenderType, Timings, WaitsFor,
 };
 use crate::models::Model;
 use crate::store::conn::Conn;
@@ -71,8 +71,10 @@ pub enum Accepted {
         user_message: Box<Message>,
         /// Its generation, queued.
         generation: Box<Generation>,
-        /// Whether nothing older of the conversation is unfinished, so that it can be claimed.
+        /// Whether nothing older of the conversation is unfinished.
         is_head: bool,
+        /// What it waits for before it can be claimed, and what is before it.
+        parked: Option<Parked>,
     },
     /// There is no such conversation of this person.
     ConversationNotFound,
@@ -126,6 +128,7 @@ pub async fn accept(
             message,
             generation,
             concurrency,
+            places: tx.places(),
         };
         match insert(tx.conn(), &new).await?.or_again(clock) {
             Ok(accepted) => return Ok(accepted),
@@ -157,6 +160,7 @@ pub async fn accept_alone(
             message,
             generation,
             concurrency,
+            places: db.places(),
         };
         let inserted = if db.has_sessions() {
             insert(db.connection().await?.conn(), &new).await
@@ -191,8 +195,12 @@ async fn insert_again(db: &Db, new: &Insert<'_>) -> StoreResult<Inserted> {
     }
     let mut tx = db.user(new.user_id).await?;
     match super::find_with_reply(&mut tx, new.ids.generation).await? {
-        // To push what is not the head does no harm.
-        Some(row) => Ok(Inserted::Done(new.stored(row.timings.queued_at, true)?)),
+        // To push what is not the head or is parked does no harm.
+        Some(row) => Ok(Inserted::Done(new.stored(
+            row.timings.queued_at,
+            true,
+            None,
+        )?)),
         None => inserted,
     }
 }
@@ -211,6 +219,7 @@ struct Insert<'a> {
     message: &'a NewMessage<'a>,
     generation: &'a NewGeneration<'a>,
     concurrency: Concurrency,
+    places: i64,
 }
 
 #[derive(Clone, Copy)]
@@ -259,6 +268,7 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
         message,
         generation,
         concurrency,
+        places,
     } = new;
     let model = generation.model()?;
     let row = sqlx::query!(
@@ -286,7 +296,14 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
                FROM checked k
                WHERE c.id = k.id AND k.status = 'active' AND k.is_current AND k.id_fits AND k.parent_fits
                  AND (k.is_head OR NOT $6)
-               RETURNING c.id, c.context_type
+               RETURNING c.id, c.user_id, c.context_type
+           ), placed AS (
+               SELECT t.*, CASE WHEN NOT k.is_head THEN 'turn' WHEN $20 <= (
+                   SELECT count(*) FROM (
+                       SELECT FROM chat.generations a
+                       WHERE a.user_id = t.user_id AND a.status IN ('queued', 'in_progress') AND a.parked IS NULL
+                         AND a.kind <> 'title' LIMIT $20) active) THEN 'place' END AS parked
+               FROM touched t CROSS JOIN checked k
            ), message AS (
                INSERT INTO chat.messages (id, user_id, conversation_id, sender_type, content, content_type,
                                           attachments, parent_message_id, token_count)
@@ -294,15 +311,18 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
            ), generation AS (
                INSERT INTO chat.generations (id, user_id, conversation_id, kind, context_type, priority, model_chain,
                                              model, is_free_model, stream, user_message_id, max_attempts, deadline_at,
-                                             request_id, traceparent)
-               SELECT $4, $2, t.id, 'reply', t.context_type, $11, $12, $13, $14, $15, $3, $16,
-                      now() + $17 * interval '1 second', $18, $19
-               FROM touched t
+                                             request_id, traceparent, parked, run_at)
+               SELECT $4, $2, p.id, 'reply', p.context_type, $11, $12, $13, $14, $15, $3, $16,
+                      now() + $17 * interval '1 second', $18, $19, p.parked,
+                      CASE WHEN p.parked IS NULL THEN now() ELSE 'infinity' END
+               FROM placed p
            )
            SELECT EXISTS (SELECT FROM touched) AS "is_stored!", k.status AS "status!: ConversationStatus",
                   k.last_id AS "last_id!", k.id_fits AS "id_fits!",
-                  k.is_current AS "is_current!", k.parent_fits AS "parent_fits!", k.is_head AS "is_head!", now() AS "now!: OffsetDateTime"
-           FROM checked k"#,
+                  k.is_current AS "is_current!", k.parent_fits AS "parent_fits!", k.is_head AS "is_head!", now() AS "now!: OffsetDateTime",
+                  p.parked AS "parked?: WaitsFor", a.parked AS "older?", a.running AS "running?", a.turns AS "turns?"
+           FROM checked k LEFT JOIN placed p ON true
+           LEFT JOIN LATERAL (SELECT * FROM chat.ahead($4, $2, k.id, p.parked) WHERE p.parked IS NOT NULL) a ON true"#,
         message.conversation_id,
         user_id,
         ids.message,
@@ -322,6 +342,7 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
         generation.deadline.as_secs_f64(),
         generation.request_id,
         generation.traceparent,
+        places,
     )
     .fetch_optional(conn)
     .await?;
@@ -346,7 +367,15 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
     if !row.is_stored {
         return Ok(Inserted::Unseen);
     }
-    Ok(Inserted::Done(new.stored(row.now, row.is_head)?))
+    let parked = row.parked.map(|waits_for| {
+        let before = Before {
+            parked: row.older.unwrap_or(0),
+            running: row.running.unwrap_or(0),
+            turns: row.turns.unwrap_or(0),
+        };
+        Parked::behind(waits_for, before, *places)
+    });
+    Ok(Inserted::Done(new.stored(row.now, row.is_head, parked)?))
 }
 
 impl NewGeneration<'_> {
@@ -358,7 +387,12 @@ impl NewGeneration<'_> {
 
 impl Insert<'_> {
     /// The public shape of what was stored, so that it need not be read back.
-    fn stored(&self, now: OffsetDateTime, is_head: bool) -> StoreResult<Accepted> {
+    fn stored(
+        &self,
+        now: OffsetDateTime,
+        is_head: bool,
+        parked: Option<Parked>,
+    ) -> StoreResult<Accepted> {
         let user_message = Message {
             id: self.ids.message,
             conversation_id: self.message.conversation_id,
@@ -383,6 +417,7 @@ impl Insert<'_> {
             user_message: Box::new(user_message),
             generation: Box::new(queued),
             is_head,
+            parked,
         })
     }
 }

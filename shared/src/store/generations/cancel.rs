@@ -3,15 +3,16 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{GenerationRow, Row};
-use crate::domain::{FailureCode, GenerationKind, GenerationStatus, Usage};
+use super::places::wake;
+use super::{GenerationRow, Next, Row};
+use crate::domain::{FailureCode, GenerationKind, GenerationStatus, Usage, WaitsFor};
 use crate::store::{StoreResult, UserTx};
 
 /// What became of the wish to stop one.
 #[derive(Debug)]
 pub enum Cancelled {
-    /// It is cancelled now, once the transaction commits.
-    Done(Box<GenerationRow>),
+    /// It is cancelled now, once the transaction commits, and these may be claimed.
+    Done(Box<GenerationRow>, Vec<Next>),
     /// It had ended already.
     Ended(Box<GenerationRow>),
     /// There is no such generation of this person.
@@ -42,31 +43,24 @@ pub async fn cancel(tx: &mut UserTx, id: Uuid, partial: Option<&str>) -> StoreRe
     .fetch_optional(tx.conn())
     .await?;
     match row {
-        Some(row) => Ok(Cancelled::Done(Box::new(row.into()))),
+        Some(row) => {
+            let places = tx.places();
+            let next = wake(tx.conn(), &[user_id], &[row.conversation_id], places).await?;
+            Ok(Cancelled::Done(Box::new(row.into()), next))
+        }
         None => Ok(super::find(tx, id)
             .await?
             .map_or(Cancelled::NotFound, |row| Cancelled::Ended(Box::new(row)))),
     }
 }
 
-/// The unfinished generations of a conversation, oldest first.
-///
-/// # Errors
-/// When the database fails.
-pub async fn unfinished_of_conversation(
-    tx: &mut UserTx,
-    conversation_id: Uuid,
-) -> StoreResult<Vec<Uuid>> {
-    let user_id = tx.user_id();
-    let ids = sqlx::query_scalar!(
-        "SELECT id FROM chat.generations
-         WHERE conversation_id = $1 AND user_id = $2 AND status IN ('queued', 'in_progress') ORDER BY id",
-        conversation_id,
-        user_id,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(ids)
+/// Everything of a conversation that was cancelled together.
+#[derive(Debug, Default)]
+pub struct Stopped {
+    /// What is cancelled, once the transaction commits.
+    pub rows: Vec<GenerationRow>,
+    /// What may be claimed then.
+    pub next: Vec<Next>,
 }
 
 /// Cancels everything unfinished of a conversation; titles too where `with_titles`.
@@ -77,7 +71,7 @@ pub async fn cancel_unfinished(
     tx: &mut UserTx,
     conversation_id: Uuid,
     with_titles: bool,
-) -> StoreResult<Vec<GenerationRow>> {
+) -> StoreResult<Stopped> {
     let user_id = tx.user_id();
     let rows = super::generation_query!(
         "UPDATE chat.generations g
@@ -92,7 +86,16 @@ pub async fn cancel_unfinished(
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(GenerationRow::from).collect())
+    let next = if rows.is_empty() {
+        Vec::new()
+    } else {
+        let places = tx.places();
+        wake(tx.conn(), &[user_id], &[conversation_id], places).await?
+    };
+    Ok(Stopped {
+        rows: rows.into_iter().map(GenerationRow::from).collect(),
+        next,
+    })
 }
 
 /// Keeps the text of a cancelled generation where the worker that was writing it has more than the

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::Room;
 use super::history::{Columns, History, with_histories};
 use crate::domain::{ContextType, GenerationKind, Priority};
 use crate::models::Model;
@@ -202,20 +203,27 @@ pub async fn claim(
     Ok(rows.into_iter().map(Claim::from).collect())
 }
 
-/// Claims up to `limit` ready generations straight from the table, for a worker whose lists gave
-/// nothing: Redis is away, or has lost what was pushed. Each priority is read in the order of the
-/// index of ready rows, so that a long backlog is not sorted. Paused ones are left alone.
+/// Claims as many ready generations as there is `room` for straight from the table, for a worker whose
+/// lists gave nothing: Redis is away, or has lost what was pushed. Each queue is read in the order of
+/// the index of ready rows, so that a long backlog is not sorted. Paused ones are left alone.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn claim_ready(
     tx: &mut SweepTx,
-    limit: i64,
+    room: &Room,
     claimer: &Claimer<'_>,
 ) -> StoreResult<Vec<Claim>> {
+    let room: Vec<Value> = room
+        .order
+        .iter()
+        .map(|(queue, most)| json!({ "name": queue, "most": most, "lower": room.lower, "places": room.all }))
+        .collect();
     let rows = claim_query!(
-        "WITH candidate AS MATERIALIZED (
-             SELECT r.* FROM unnest(ARRAY['premium', 'standard', 'background']) WITH ORDINALITY AS p (name, rank)
+        "WITH found AS MATERIALIZED (
+             SELECT r.*, p.rank, p.lower, p.places
+             FROM ROWS FROM (jsonb_to_recordset($1) AS (name text, most bigint, lower bigint, places bigint))
+                  WITH ORDINALITY AS p (name, most, lower, places, rank)
              CROSS JOIN LATERAL (
                  SELECT * FROM chat.generations r
                  WHERE r.priority = p.name AND r.status = 'queued' AND r.run_at <= now()
@@ -225,11 +233,16 @@ pub async fn claim_ready(
                         WHERE o.conversation_id = r.conversation_id AND o.id < r.id
                           AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (r.kind = 'title')
                         OFFSET 0)
-                 ORDER BY r.run_at, r.id LIMIT $1 FOR UPDATE SKIP LOCKED
+                 ORDER BY r.run_at, r.id LIMIT p.most FOR UPDATE SKIP LOCKED
              ) r
-             ORDER BY p.rank LIMIT $1
+         ), counted AS (
+             SELECT f.*, count(*) OVER w AS so_far, count(*) FILTER (WHERE f.priority <> 'premium') OVER w AS so_far_lower
+             FROM found f WINDOW w AS (ORDER BY f.rank, f.run_at, f.id)
+         ), candidate AS MATERIALIZED (
+             SELECT * FROM counted c
+             WHERE c.so_far <= c.places AND (c.priority = 'premium' OR c.so_far_lower <= c.lower)
          )",
-        limit,
+        Value::from(room),
         claimer
     )
     .fetch_all(tx.conn())

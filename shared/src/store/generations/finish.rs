@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::places::wake;
 use crate::domain::{
     ContentType, FailureCode, GenerationKind, Message, Priority, SenderType, Usage, estimate_tokens,
 };
@@ -56,8 +57,9 @@ pub enum Finished {
     Stored {
         /// The reply.
         message: Box<Message>,
-        /// The conversation's next queued generation.
-        next: Option<Next>,
+        /// What may be claimed now: the conversation's next generation, or whatever of its person has
+        /// waited longer for a place.
+        next: Vec<Next>,
         /// The title's generation that was queued with it.
         title: Option<Next>,
     },
@@ -72,8 +74,8 @@ struct FinishedRow {
     kind: GenerationKind,
     now: OffsetDateTime,
     title_id: Option<Uuid>,
-    next_id: Option<Uuid>,
-    next_priority: Option<Priority>,
+    next_ids: Vec<Uuid>,
+    next_priorities: Vec<Priority>,
 }
 
 impl FinishedRow {
@@ -92,10 +94,9 @@ impl FinishedRow {
         };
         Finished::Stored {
             message: Box::new(message),
-            next: self
-                .next_id
-                .zip(self.next_priority)
-                .map(|(id, priority)| Next { id, priority }),
+            next: std::iter::zip(self.next_ids, self.next_priorities)
+                .map(|(id, priority)| Next { id, priority })
+                .collect(),
             title: self.title_id.map(|id| Next {
                 id,
                 priority: Priority::Background,
@@ -108,7 +109,7 @@ impl FinishedRow {
 /// said what happens to those that somebody else has locked. Everything about a reply but its text
 /// and cost comes from the locked generation.
 macro_rules! finish_query {
-    ($which:literal, $finishes:expr) => {{
+    ($which:literal, $finishes:expr, $places:expr) => {{
         let finishes: &[&Finish] = $finishes;
         let calls: Vec<Option<&CallEnded>> = finishes.iter().map(|finish| finish.call.as_ref()).collect();
         let usage = |of: fn(&Usage) -> i32| -> Vec<i32> {
@@ -191,17 +192,19 @@ macro_rules! finish_query {
                    SELECT FROM chat.generations t WHERE t.conversation_id = d.conversation_id AND t.kind = 'title'
                      AND t.status IN ('queued', 'in_progress'))
                RETURNING id
+           ), woken AS MATERIALIZED (
+               -- All of `done` is gathered first, so that the function sees it done.
+               SELECT w.* FROM (SELECT array_agg(d.user_id) AS people, array_agg(d.conversation_id) AS conversations
+                                FROM done d) ended
+               CROSS JOIN LATERAL chat.wake(ended.people, ended.conversations, $33) w
            )
            SELECT d.id AS "id!", d.conversation_id, d.user_message_id, d.kind AS "kind: GenerationKind",
-                  now() AS "now!: OffsetDateTime", t.id AS "title_id?", n.id AS "next_id?",
-                  n.priority AS "next_priority?: Priority"
-           FROM done d LEFT JOIN title t ON t.id = d.title_generation_id
-           LEFT JOIN LATERAL (
-               SELECT q.id, q.priority FROM chat.generations q
-               WHERE q.conversation_id = d.conversation_id AND q.status IN ('queued', 'in_progress')
-                 AND q.kind <> 'title' AND q.id <> d.id
-               ORDER BY q.id LIMIT 1
-           ) n ON true"#,
+                  now() AS "now!: OffsetDateTime", t.id AS "title_id?",
+                  ARRAY(SELECT w.generation_id FROM woken w WHERE w.person = d.user_id ORDER BY w.generation_id)
+                      AS "next_ids!",
+                  ARRAY(SELECT w.queue FROM woken w WHERE w.person = d.user_id ORDER BY w.generation_id)
+                      AS "next_priorities!: Vec<Priority>"
+           FROM done d LEFT JOIN title t ON t.id = d.title_generation_id"#,
             &finishes.iter().map(|finish| finish.id).collect::<Vec<_>>(),
             &finishes.iter().map(|finish| finish.token).collect::<Vec<_>>(),
             &finishes.iter().map(|finish| finish.reply_id).collect::<Vec<_>>(),
@@ -237,6 +240,7 @@ macro_rules! finish_query {
             calls.iter().map(|call| call.and_then(|call| call.usage.as_deref().map(Json))).collect::<Vec<_>>() as _,
             calls.iter().map(|call| call.and_then(|call| call.first_token_at)).collect::<Vec<_>>() as _,
             calls.iter().map(|call| call.map(|call| call.finished_at)).collect::<Vec<_>>() as _,
+            $places,
         )
     }};
 }
@@ -248,7 +252,8 @@ macro_rules! finish_query {
 /// When the database fails. The outcome of a failed commit is unknown; the row tells,
 /// because the id of the reply is the caller's.
 pub async fn finish(tx: &mut SweepTx, finish: &Finish) -> StoreResult<Finished> {
-    let row = finish_query!("FOR NO KEY UPDATE OF g, c", &[finish])
+    let places = tx.places();
+    let row = finish_query!("FOR NO KEY UPDATE OF g, c", &[finish], places)
         .fetch_optional(tx.conn())
         .await?;
     let Some(row) = row else {
@@ -281,9 +286,11 @@ pub async fn finish_many(
     tx: &mut SweepTx,
     finishes: &[&Finish],
 ) -> StoreResult<Vec<Option<Finished>>> {
+    let places = tx.places();
     let rows = finish_query!(
         "WHERE g.kind <> 'regenerate' FOR NO KEY UPDATE OF g, c SKIP LOCKED",
-        finishes
+        finishes,
+        places
     )
     .fetch_all(tx.conn())
     .await?;
@@ -363,8 +370,8 @@ pub async fn finish_title(
 /// What became of a failure.
 #[derive(Debug)]
 pub enum Failed {
-    /// Stored, once the transaction commits, with the conversation's next queued generation.
-    Stored(Option<Next>),
+    /// Stored, once the transaction commits, and these may be claimed.
+    Stored(Vec<Next>),
     /// The claim is no longer ours.
     Fenced,
 }
@@ -381,21 +388,12 @@ pub async fn fail(
     detail: &str,
 ) -> StoreResult<Failed> {
     let user_id = tx.user_id();
-    let row = sqlx::query!(
-        r#"WITH done AS (
-               UPDATE chat.generations g
-               SET status = 'failed', claim_token = NULL, lease_until = NULL, finished_at = clock_timestamp(),
-                   error_code = $3, error_detail = $4
-               WHERE g.id = $1 AND g.claim_token = $2 AND g.user_id = $5
-               RETURNING g.conversation_id
-           )
-           SELECT n.id AS "next_id?", n.priority AS "next_priority?: Priority"
-           FROM done d LEFT JOIN LATERAL (
-               SELECT q.id, q.priority FROM chat.generations q
-               WHERE q.conversation_id = d.conversation_id AND q.status IN ('queued', 'in_progress')
-                 AND q.kind <> 'title' AND q.id <> $1
-               ORDER BY q.id LIMIT 1
-           ) n ON true"#,
+    let conversation_id = sqlx::query_scalar!(
+        "UPDATE chat.generations g
+         SET status = 'failed', claim_token = NULL, lease_until = NULL, finished_at = clock_timestamp(),
+             error_code = $3, error_detail = $4
+         WHERE g.id = $1 AND g.claim_token = $2 AND g.user_id = $5
+         RETURNING g.conversation_id",
         id,
         token,
         code as _,
@@ -404,12 +402,10 @@ pub async fn fail(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(match row {
-        Some(row) => Failed::Stored(
-            row.next_id
-                .zip(row.next_priority)
-                .map(|(id, priority)| Next { id, priority }),
-        ),
-        None => Failed::Fenced,
-    })
+    let Some(conversation_id) = conversation_id else {
+        return Ok(Failed::Fenced);
+    };
+    let places = tx.places();
+    let next = wake(tx.conn(), &[user_id], &[conversation_id], places).await?;
+    Ok(Failed::Stored(next))
 }

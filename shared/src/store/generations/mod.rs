@@ -9,13 +9,15 @@ mod cancel;
 mod claim;
 mod finish;
 mod history;
+mod places;
 mod reconcile;
 mod regenerate;
+mod room;
 
 pub use accept::{
     Accepted, Concurrency, NewGeneration, NewMessage, accept, accept_alone, lock_conversation,
 };
-pub use cancel::{Cancelled, cancel, cancel_unfinished, keep_partial, unfinished_of_conversation};
+pub use cancel::{Cancelled, Stopped, cancel, cancel_unfinished, keep_partial};
 pub use claim::{
     Claim, Claimer, Handover, claim, claim_ready, free_predecessor, release, renew, retry_later,
 };
@@ -25,8 +27,11 @@ pub use finish::{
 pub use history::{History, HistoryMessage};
 #[cfg(feature = "testing")]
 pub use history::{HistoryOf, histories};
+pub(super) use places::park;
+pub use places::{Look, parked, wake_after, wake_lost};
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
+pub use room::Room;
 
 use serde_json::Value;
 use sqlx::types::Json;
@@ -34,7 +39,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{StoreResult, UserTx};
-use crate::domain::{FailureCode, Generation, GenerationKind, GenerationStatus, Timings, Usage};
+use crate::domain::{
+    FailureCode, Generation, GenerationKind, GenerationStatus, Timings, Usage, WaitsFor,
+};
 
 /// A row with what the public shape leaves out.
 #[derive(Clone, Debug)]
@@ -45,6 +52,8 @@ pub struct GenerationRow {
     pub user_id: Uuid,
     /// The queue it waits in.
     pub priority: crate::domain::Priority,
+    /// What it waits for before it may wait there.
+    pub parked: Option<WaitsFor>,
     /// Whether clients want the text as it comes.
     pub stream: bool,
 }
@@ -56,6 +65,7 @@ struct Row {
     kind: GenerationKind,
     status: GenerationStatus,
     priority: crate::domain::Priority,
+    parked: Option<WaitsFor>,
     model: String,
     is_free_model: bool,
     stream: bool,
@@ -76,6 +86,7 @@ impl From<Row> for GenerationRow {
         Self {
             user_id: row.user_id,
             priority: row.priority,
+            parked: row.parked,
             stream: row.stream,
             generation: Generation {
                 id: row.id,
@@ -110,7 +121,7 @@ macro_rules! generation_query {
             Row,
             $head + r#" g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
                       g.status AS "status: GenerationStatus", g.priority AS "priority: crate::domain::Priority",
-                      g.model, g.is_free_model, g.stream, g.attempt, g.error_code AS "error_code: FailureCode",
+                      g.parked AS "parked: WaitsFor", g.model, g.is_free_model, g.stream, g.attempt, g.error_code AS "error_code: FailureCode",
                       g.partial_content, g.queued_at, g.started_at, g.first_token_at, g.finished_at,
                       g.user_message_id, g.assistant_message_id, g.usage AS "usage: Json<Usage>" "# + $tail
             $(, $arg)*

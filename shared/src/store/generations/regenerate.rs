@@ -4,8 +4,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::accept::queued_generation;
+use super::places::park;
 use super::{NewGeneration, chain_json};
-use crate::domain::{ConversationStatus, Generation, GenerationKind, SenderType};
+use crate::domain::{ConversationStatus, Generation, GenerationKind, Parked, SenderType};
 use crate::store::{StoreResult, UserTx};
 use crate::{clock::Clock, id};
 
@@ -18,6 +19,8 @@ pub enum Regenerated {
         generation: Box<Generation>,
         /// Whether nothing older of the conversation is unfinished.
         is_head: bool,
+        /// What it waits for before it can be claimed, and what is before it.
+        parked: Option<Parked>,
     },
     /// There is no such message in a conversation of this person.
     NotFound,
@@ -75,15 +78,17 @@ pub async fn regenerate(
         return Ok(Regenerated::NotAReply);
     };
     let generation_id = id::new_after(clock.now(), Some(found.last_id));
+    let parked = park(tx, conversation_id, generation_id, found.is_head).await?;
     sqlx::query!(
         r#"WITH touched AS (
                UPDATE chat.conversations SET last_id = $1, last_activity_at = now(), updated_at = now() WHERE id = $3
            )
            INSERT INTO chat.generations (id, user_id, conversation_id, kind, context_type, priority, model_chain, model,
                                          is_free_model, stream, user_message_id, replaces_message_id, max_attempts,
-                                         deadline_at, request_id, traceparent)
+                                         deadline_at, request_id, traceparent, parked, run_at)
            VALUES ($1, $2, $3, 'regenerate', $15, $4, $5, $6, $7, $8, $9, $10, $11,
-                   now() + $12 * interval '1 second', $13, $14)"#,
+                   now() + $12 * interval '1 second', $13, $14, $16,
+                   CASE WHEN $16::text IS NULL THEN now() ELSE 'infinity' END)"#,
         generation_id,
         user_id,
         conversation_id,
@@ -99,6 +104,7 @@ pub async fn regenerate(
         new.request_id,
         new.traceparent,
         found.context_type,
+        parked.map(|parked| parked.waits_for.as_str()),
     )
     .execute(tx.conn())
     .await?;
@@ -114,5 +120,6 @@ pub async fn regenerate(
     Ok(Regenerated::Queued {
         generation: Box::new(generation),
         is_head: found.is_head,
+        parked,
     })
 }
