@@ -8,6 +8,7 @@ use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
 
+use crate::outbound::NotificationsConfig;
 use crate::upstream::UpstreamConfig;
 
 /// What hangs on a dead connection is let go after 10 s, and that is no reason to bark.
@@ -28,6 +29,8 @@ pub struct WorkerConfig {
     pub queue: QueueConfig,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
+    /// Where notifications go.
+    pub notifications: NotificationsConfig,
     /// Where probes and scrapers ask; nowhere unless set.
     pub health_address: Option<SocketAddr>,
     /// How long a part may make no progress before the worker ends itself; zero is for ever.
@@ -70,6 +73,7 @@ impl WorkerConfig {
                 (100, 1_000_000),
                 "tokens of history that a prompt may hold",
             ),
+            notifications: NotificationsConfig::from_vars(vars),
             health_address: vars.optional(
                 "HEALTH_ADDRESS",
                 "address and port for /health/live, /health/ready and /metrics; none unless set",

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::jobs::{Calls, Replies};
+use crate::outbound::Wake;
 use crate::progress::Progress;
 use crate::queue::{Gates, Running, Tally};
 use crate::upstream::Client;
@@ -45,6 +46,8 @@ pub struct Context {
     pub calls: Calls,
     /// Where finished replies are stored.
     pub replies: Replies,
+    /// Wakes those who tell the notification service.
+    pub wake: Wake,
     /// What the watchdog looks at.
     pub progress: Arc<Progress>,
     /// Somebody of this worker's name asks whether it lives.

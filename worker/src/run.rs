@@ -19,6 +19,7 @@ use crate::context::{Context, Pace};
 use crate::drain::{drain, give_all_back};
 use crate::health::{Health, HealthPort};
 use crate::jobs::{Calls, Replies, WaitingReplies, note_calls, store_replies};
+use crate::outbound::{Outbound, Wake};
 use crate::progress::Part;
 use crate::queue::{
     AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
@@ -59,6 +60,7 @@ pub async fn run_watched(
 ) -> anyhow::Result<ExitCode> {
     let (replies, waiting) = Replies::new();
     let context = Arc::new(build(config, clock, replies)?);
+    let outbound = Outbound::new(&context).context("failed to use NOTIFICATION_SERVICE_URL")?;
     tracing::info!(
         worker.id = context.worker_id,
         concurrency = context.config.queue.concurrency,
@@ -76,6 +78,10 @@ pub async fn run_watched(
     // Stopped only after the last job, unlike the process's own token.
     let background = Lifecycle::new();
     start_background(&context, &background, waiting);
+    background.run(
+        "notifications",
+        outbound.run(Arc::clone(&context), background.stopping().clone()),
+    );
     let _watchdog = watch(&context, leave)?;
 
     let (fetcher, claims) = Fetcher::new(Arc::clone(&context));
@@ -211,6 +217,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         pace: Pace::default(),
         calls: Calls::default(),
         replies,
+        wake: Wake::default(),
         progress: Arc::default(),
         called: Notify::new(),
     })

@@ -6,6 +6,7 @@ mod event;
 mod fleet;
 mod generation;
 mod message;
+mod notification;
 pub mod timestamp;
 mod user;
 
@@ -17,6 +18,10 @@ pub use generation::{
     Usage,
 };
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
+pub use notification::{
+    DeadDelivery, DeadNotification, DeadNotificationCount, DeadReason, Destination,
+    NotificationType,
+};
 pub use user::{Role, Tier};
 
 /// Declares an enum whose variants have one stable name in SQL, JSON and configuration.

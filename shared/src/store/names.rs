@@ -6,8 +6,8 @@ use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::domain::{
-    ContentType, ContextType, ConversationStatus, FailureCode, GenerationKind, GenerationStatus,
-    Priority, SenderType, WorkerStatus,
+    ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
+    GenerationKind, GenerationStatus, NotificationType, Priority, SenderType, WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -37,9 +37,12 @@ text_in_sql!(
     ContentType,
     ContextType,
     ConversationStatus,
+    DeadReason,
+    Destination,
     FailureCode,
     GenerationKind,
     GenerationStatus,
+    NotificationType,
     Priority,
     SenderType,
     WorkerStatus,

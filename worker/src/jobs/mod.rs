@@ -86,6 +86,7 @@ pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode,
         return;
     };
     count("failed");
+    context.wake.wake();
     metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => claim.kind.as_str()).increment(1);
     tracing::warn!(generation.id = %claim.id, code = %code, detail, "generation failed");
     // Nobody follows a title.
