@@ -110,7 +110,9 @@ impl Early {
         if last.is_some_and(|last| id <= last) && self.taken.remove(id) {
             return false;
         }
-        if !self.began && leaves_a_hole(last, id) {
+        let is_early = self.left != Some(0);
+        if !self.began && leaves_a_hole(last, id, is_early) {
+            self.left = self.left.map(|left| left.saturating_sub(1));
             return false;
         }
         self.began = true;
@@ -125,8 +127,9 @@ impl Early {
     }
 }
 
-/// Whether events of the same attempt are missing between the two. The end has no number of its own.
-fn leaves_a_hole(last: Option<&str>, id: &str) -> bool {
+/// Whether events are missing between the two. A new attempt may follow any event, but one that is told
+/// of too early follows those of the old one that the log has. The end has no number of its own.
+fn leaves_a_hole(last: Option<&str>, id: &str, is_early: bool) -> bool {
     let numbers = |id: &str| -> Option<(u32, u32)> {
         let mut parts = id.rsplit('.');
         let seq = parts.next()?.parse().ok()?;
@@ -138,7 +141,8 @@ fn leaves_a_hole(last: Option<&str>, id: &str) -> bool {
     match before {
         _ if seq == u32::MAX => false,
         Some((same, before)) if same == attempt => seq > before + 1,
-        _ => seq > 1,
+        None if attempt == 0 => seq > 1,
+        _ => seq > 1 || is_early,
     }
 }
 
