@@ -6,11 +6,16 @@
 pub mod admin;
 pub mod config;
 pub mod context;
+pub mod drain;
 pub mod handle;
+pub mod health;
 pub mod jobs;
 pub mod maintenance;
 pub mod outbound;
+pub mod progress;
 pub mod prompt;
 pub mod queue;
+pub mod roll_call;
 pub mod run;
 pub mod upstream;
+pub mod watchdog;

@@ -180,7 +180,7 @@ async fn step(
         7 => {
             let mut tx = world.worker.sweep().await?;
             if maintenance::try_lock(&mut tx, "reconcile").await? {
-                generations::expired_leases(&mut tx, 10).await?;
+                generations::expired_leases(&mut tx, 10, std::time::Duration::ZERO).await?;
                 tx.commit().await?;
             }
         }
@@ -313,7 +313,9 @@ async fn drain(world: &World) {
     loop {
         world.execute("UPDATE chat.generations SET lease_until = now() - interval '1 second' WHERE status = 'in_progress'").await;
         let mut tx = world.worker.sweep().await.unwrap();
-        generations::expired_leases(&mut tx, 1_000).await.unwrap();
+        generations::expired_leases(&mut tx, 1_000, Duration::ZERO)
+            .await
+            .unwrap();
         generations::claim_ready(&mut tx, 1_000, &claimer("w/1", LEASE))
             .await
             .unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rand::RngExt as _;
 use shared::domain::Priority;
 use shared::queue::{Waiter, push_front};
-use shared::store::StoreResult;
 use shared::store::generations::{self, Claim, Claimer};
+use shared::store::{StoreError, StoreResult};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,11 @@ use crate::context::Context;
 const BATCH: usize = 128;
 /// How often the table is asked while Redis is away.
 const WITHOUT_REDIS: Duration = Duration::from_millis(250);
+
+/// A claim that takes longer has met a connection that is dead.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(10);
+/// How long after a stop the wait for ids may go on.
+const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Claims work for as long as the worker takes any.
 #[derive(Debug)]
@@ -45,56 +50,73 @@ impl Fetcher {
     }
 
     /// Fetches until `stopping`. Ids that were popped but not claimed when something failed are
-    /// found again in the table.
-    pub async fn run(self, stopping: CancellationToken) {
+    /// found again in the table; those that come after the stop go back, unless `hurry`.
+    pub async fn run(self, stopping: &CancellationToken, hurry: &CancellationToken) {
         let mut waiter = Waiter::new(self.context.redis.clone(), self.context.config.queue.block);
         let mut failures = 0_u32;
-        loop {
-            let Some(places) = stopping.run_until_cancelled(self.free_places()).await else {
-                return;
+        let progress = &self.context.progress;
+        while let Some((places, open)) = stopping.run_until_cancelled(self.room()).await {
+            let wait = progress.fetching(self.wait(&mut waiter, places.num_permits(), &open));
+            let Some(fetched) = until_stopped(wait, stopping, hurry).await else {
+                break;
             };
-            let Some(open) = stopping
-                .run_until_cancelled(self.context.gates.open())
-                .await
-            else {
-                return;
-            };
-            let Some(fetched) = stopping
-                .run_until_cancelled(self.wait(&mut waiter, places.num_permits(), &open))
-                .await
-            else {
-                return;
-            };
+            if stopping.is_cancelled() {
+                self.put_back(fetched).await;
+                break;
+            }
             // A claim is never interrupted: what it took must be handed on or its lease must run out.
             let claims = match fetched {
-                Fetched::Ids(ids) => self.claim(Take::Ids(&ids)).await,
-                Fetched::Nothing => self.claim(Take::Ready(places.num_permits())).await,
+                Fetched::Ids(_, ids) => self.claim_in_time(Take::Ids(&ids)).await,
+                Fetched::Nothing => self.claim_in_time(Take::Ready(places.num_permits())).await,
             };
             match claims {
                 Ok(claims) => {
                     failures = 0;
                     if self.hand_on(claims, places).await.is_err() {
-                        return;
+                        break;
                     }
+                    continue;
                 }
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    if failures == 1 {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "claiming nothing: the database is away"
-                        );
-                    }
-                    let pause = back_off(failures);
-                    if stopping
-                        .run_until_cancelled(tokio::time::sleep(pause))
-                        .await
-                        .is_none()
-                    {
-                        return;
-                    }
-                }
+                Err(error) if failures == 0 => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "claiming nothing: the database is away"
+                ),
+                Err(_) => {}
             }
+            failures = failures.saturating_add(1);
+            let pause = tokio::time::sleep(back_off(failures));
+            let pause = progress.fetching(pause);
+            if stopping.run_until_cancelled(pause).await.is_none() {
+                break;
+            }
+        }
+        progress.fetch_ended();
+    }
+
+    /// Places, and the queues to fill them from.
+    async fn room(&self) -> (OwnedSemaphorePermit, Vec<Priority>) {
+        let progress = &self.context.progress;
+        let places = progress.fetching(self.free_places()).await;
+        let open = progress.fetching(self.context.gates.open()).await;
+        (places, open)
+    }
+
+    /// Ids that came too late, for another worker.
+    async fn put_back(&self, fetched: Fetched) {
+        let Fetched::Ids(queue, ids) = fetched else {
+            return;
+        };
+        let back = ids.into_iter().rev().map(|id| (id, queue));
+        if let Err(failure) = push_front(&self.context.redis, back).await {
+            tracing::debug!(%failure, "hints not put back");
+        }
+    }
+
+    /// What a claim that got no answer may have taken is freed when the lease runs out.
+    async fn claim_in_time(&self, what: Take<'_>) -> Result<Vec<Claim>, NotClaimed> {
+        match tokio::time::timeout(CLAIMED_WITHIN, self.claim(what)).await {
+            Ok(claims) => Ok(claims?),
+            Err(_) => Err(NotClaimed::NoAnswer),
         }
     }
 
@@ -121,13 +143,10 @@ impl Fetcher {
             Ok(None) => Fetched::Nothing,
             // Paused while the wait went on: they wait where they were.
             Ok(Some((queue, ids))) if !self.context.gates.is_open(queue) => {
-                let back = ids.into_iter().rev().map(|id| (id, queue));
-                if let Err(failure) = push_front(&self.context.redis, back).await {
-                    tracing::debug!(%failure, "hints of a paused queue not put back");
-                }
-                Fetched::Ids(Vec::new())
+                self.put_back(Fetched::Ids(queue, ids)).await;
+                Fetched::Ids(queue, Vec::new())
             }
-            Ok(Some((_, ids))) => Fetched::Ids(ids),
+            Ok(Some((queue, ids))) => Fetched::Ids(queue, ids),
             Err(failure) => {
                 tracing::debug!(%failure, "no hints; asking the table");
                 tokio::time::sleep(WITHOUT_REDIS).await;
@@ -172,13 +191,39 @@ impl Fetcher {
             };
             let job = Job { claim, permit };
             self.jobs.send(job).await.map_err(drop)?;
+            self.context.progress.handed_on();
         }
         Ok(())
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+enum NotClaimed {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("failed to claim: the database does not answer")]
+    NoAnswer,
+}
+
+/// Waits to the end also after a stop, because what Redis hands out meanwhile would be lost with its
+/// answer. None when there is no time for that.
+async fn until_stopped<T>(
+    wait: impl Future<Output = T>,
+    stopping: &CancellationToken,
+    hurry: &CancellationToken,
+) -> Option<T> {
+    let too_long = async {
+        stopping.cancelled().await;
+        let _ = tokio::time::timeout(STOPPED_WITHIN, hurry.cancelled()).await;
+    };
+    tokio::select! {
+        done = wait => Some(done),
+        () = too_long => None,
+    }
+}
+
 enum Fetched {
-    Ids(Vec<uuid::Uuid>),
+    Ids(Priority, Vec<uuid::Uuid>),
     Nothing,
 }
 

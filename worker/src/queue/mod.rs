@@ -15,6 +15,7 @@ pub use backend::{Job, QueueBackend};
 pub use fetch::Fetcher;
 pub use gates::{Gates, watch_gates};
 pub use reconcile::reconcile;
+pub(crate) use renew::beat;
 pub use renew::renew;
 pub use running::{AbortReason, Running, RunningJob};
 pub use tally::{Counted, Score, Tally};
