@@ -469,7 +469,7 @@ async fn dead_notifications_are_read_and_settled_from_a_terminal() {
     let rest = fleet.terminal("discard-notifications --all").await;
     assert!(is_success(&rest), "{}", rest.text);
     assert!(
-        rest.text.contains("discarded at amqp and http"),
+        rest.text.contains("discarded at http and amqp"),
         "{}",
         rest.text
     );
