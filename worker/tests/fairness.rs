@@ -1,7 +1,11 @@
 //! What one person or one queue can do to the others. Whatever waits here waits behind a gate, and
 //! nothing is said in seconds.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails where it stands"
+)]
 
 mod common;
 
