@@ -2,6 +2,7 @@
 //! library.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use api::app::{self, AppState};
@@ -20,6 +21,9 @@ use shared::telemetry::{self, LogConfig};
 /// The library's default allocator keeps more memory per idle socket.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What closing the database's connections may take at the end.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The Balas HTTP, SSE and WebSocket API.
 #[derive(Debug, Parser)]
@@ -69,7 +73,11 @@ fn run_serve() -> anyhow::Result<ExitCode> {
     let config = Config::from_vars(&mut vars);
     vars.finish()?;
     telemetry::init(&config.log);
-    runtime()?.block_on(run(config))
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(run(config));
+    // What still runs has been given up; waiting for it could take for ever.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
@@ -119,8 +127,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         "the listener is closed; requests in flight finish"
     );
     let code = lifecycle.finished(server.shutdown_grace).await;
-    view.close().await;
-    db.close().await;
+    // Connections that do not take part in it are cut off.
+    let closed = async { tokio::join!(view.close(), db.close()) };
+    let _ = tokio::time::timeout(CLOSING, closed).await;
     tracing::info!("stopped");
     Ok(code)
 }

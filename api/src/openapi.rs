@@ -24,7 +24,7 @@ use crate::error::{self, Code};
         (name = "generations", description = "The work that makes one reply."),
         (name = "push", description = "Events as they happen."),
         (name = "operations", description = "Health and measurements."),
-        (name = "internal", description = "The operator's view: queues, dead letters, workers. With a service key."),
+        (name = "internal", description = "The operator's view: queues, dead letters, dead notifications, workers. With a service key."),
     ),
 )]
 struct Head;
@@ -84,10 +84,13 @@ fn name_enums(schemas: &mut Value) {
         ContentType,
         ContextType,
         ConversationStatus,
+        DeadReason,
+        Destination,
         EventType,
         FailureCode,
         GenerationKind,
         GenerationStatus,
+        NotificationType,
         Priority,
         SenderType,
         WorkerStatus,

@@ -1,16 +1,20 @@
 //! Listening, and ending without cutting anybody off.
 //!
-//! The end: readiness turns false (`Lifecycle::stopping`), after `SHUTDOWN_DELAY` the listener closes
-//! and `closing` tells sockets and streams to reconnect elsewhere, requests in flight finish within
+//! The end: readiness turns false (`Lifecycle::stopping`) and clients are asked not to keep their
+//! connections; after `SHUTDOWN_DELAY` the listener closes, once everybody who had connected is let in,
+//! and `closing` tells sockets and streams to reconnect elsewhere; requests in flight finish within
 //! `SHUTDOWN_GRACE`.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -61,7 +65,13 @@ pub async fn serve(
     lifecycle: &Lifecycle,
     closing: &CancellationToken,
 ) {
-    let builder = Arc::new(builder());
+    let serving = Serving {
+        router,
+        builder: Arc::new(builder()),
+        stopping: lifecycle.stopping().clone(),
+        closing: closing.clone(),
+        hurry: lifecycle.hurry().clone(),
+    };
     let places = Arc::new(Semaphore::new(config.max_connections));
     let delay = async {
         lifecycle.stopping().cancelled().await;
@@ -83,16 +93,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = Connection {
-                    stream,
-                    peer,
-                    router: router.clone(),
-                    builder: Arc::clone(&builder),
-                    closing: closing.clone(),
-                    hurry: lifecycle.hurry().clone(),
-                };
+                let connection = serving.clone().connection(stream, peer);
                 lifecycle.spawn(async move {
-                    connection.run().await;
+                    connection.await;
                     drop(place);
                 });
             }
@@ -104,7 +107,16 @@ pub async fn serve(
             }
         }
     }
-    drop(listener);
+    // Whoever has connected by now was not told to go elsewhere: to close without a look would be a
+    // refusal. Waiting for places is over, there are never more of them than the backlog holds.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, peer)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).map(|()| stream);
+            if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                lifecycle.spawn(serving.clone().connection(stream, peer));
+            }
+        }
+    }
     closing.cancel();
 }
 
@@ -125,36 +137,53 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-struct Connection {
-    stream: TcpStream,
-    peer: SocketAddr,
+/// What every connection needs.
+#[derive(Clone)]
+struct Serving {
     router: Router,
     builder: Arc<auto::Builder<TokioExecutor>>,
+    stopping: CancellationToken,
     closing: CancellationToken,
     hurry: CancellationToken,
 }
 
-impl Connection {
-    async fn run(self) {
+impl Serving {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr) {
         // Deltas are small and each one matters now.
-        let _ = self.stream.set_nodelay(true);
-        match tokio::time::timeout(FIRST_BYTE_TIMEOUT, self.stream.readable()).await {
+        let _ = stream.set_nodelay(true);
+        match tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.readable()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,
         }
-        let peer = Peer(self.peer);
+        let peer = Peer(peer);
+        // HTTP/2 has a frame of its own for going away.
+        let is_http1 = Arc::new(AtomicBool::new(false));
+        let (noted, stopping) = (Arc::clone(&is_http1), self.stopping);
         let service = self
             .router
             .map_request(move |mut request: hyper::Request<Incoming>| {
+                noted.store(request.version() < Version::HTTP_2, Ordering::Relaxed);
                 request.extensions_mut().insert(peer);
                 request.map(Body::new)
+            })
+            .map_response(move |mut response: Response| {
+                if stopping.is_cancelled()
+                    && is_http1.load(Ordering::Relaxed)
+                    && response.status() != StatusCode::SWITCHING_PROTOCOLS
+                {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                response
             });
         let connection = self.builder.serve_connection_with_upgrades(
-            TokioIo::new(self.stream),
+            TokioIo::new(stream),
             TowerToHyperService::new(service),
         );
         tokio::pin!(connection);
         let ended = tokio::select! {
+            // First, so that a request that has just arrived is begun and not cut off.
+            biased;
             ended = connection.as_mut() => Some(ended),
             () = self.closing.cancelled() => None,
         };

@@ -52,6 +52,13 @@ impl Weather {
         }
     }
 
+    /// The present fault is about all of them after all.
+    pub(crate) fn about_everybody(&self) {
+        if let Some(spell) = self.spells().last_mut() {
+            spell.victim = None;
+        }
+    }
+
     /// The present fault, or the last one.
     pub(crate) fn now(&self) -> Option<Fault> {
         self.spells().last().map(|spell| spell.fault)

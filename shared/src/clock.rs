@@ -50,4 +50,15 @@ impl Clock {
             *now.lock().unwrap_or_else(PoisonError::into_inner) += by;
         }
     }
+
+    /// Holds a manual clock: until the guard is dropped, whoever asks for the time stands still, and its
+    /// thread with it. None for the system's clock.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn hold(&self) -> Option<std::sync::MutexGuard<'_, OffsetDateTime>> {
+        match &self.0 {
+            Source::System => None,
+            Source::Manual(now) => Some(now.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
 }

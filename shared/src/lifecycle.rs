@@ -10,6 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// The exit code of a process that was asked to stop and had to leave something undone: a request was
+/// cut off, or work not given back. EX_TEMPFAIL of sysexits.h.
+pub const UNDONE: u8 = 75;
+
 /// Owns the end of a process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
@@ -93,7 +97,8 @@ impl Lifecycle {
         });
     }
 
-    /// Waits for all tasks, but no longer than `grace`.
+    /// Waits for all tasks, but no longer than `grace`. The code is that of a failure when a task that
+    /// should run for ever has ended, and [`UNDONE`] when one has not.
     pub async fn finished(&self, grace: Duration) -> ExitCode {
         self.stopping.cancel();
         self.tasks.close();
@@ -101,10 +106,10 @@ impl Lifecycle {
         if !in_time {
             tracing::warn!(tasks = self.tasks.len(), "stopped with tasks still running");
         }
-        if in_time && !self.failed.load(Ordering::Relaxed) {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+        match (self.failed.load(Ordering::Relaxed), in_time) {
+            (true, _) => ExitCode::FAILURE,
+            (false, true) => ExitCode::SUCCESS,
+            (false, false) => ExitCode::from(UNDONE),
         }
     }
 }

@@ -77,6 +77,17 @@ metrics! {
     counter RECONCILE_ACTIONS = "reconcile_actions_total";
     /// Generations that were given up, by kind.
     counter DEAD_LETTERS = "dead_letters_total";
+    /// Ends of tries to deliver a notification, by destination and outcome (delivered, retried, dead,
+    /// void: nothing left to tell, lost: the claim had run out).
+    counter NOTIFICATIONS = "notifications_total";
+    /// Undelivered notifications by destination, dead ones aside; counted up to 100,000.
+    gauge NOTIFICATION_BACKLOG = "notification_backlog";
+    /// Age of the oldest undelivered notification, in seconds, by destination.
+    gauge NOTIFICATION_OLDEST = "notification_oldest_seconds";
+    /// Notifications that were given up and wait for an operator, by destination.
+    gauge NOTIFICATIONS_DEAD = "notifications_dead";
+    /// Whether a destination failed so often that one notification at a time is tried: 1 or 0.
+    gauge NOTIFICATION_BREAKER = "notification_breaker_open";
     /// Connected clients by transport (sse, websocket).
     gauge PUSH_CONNECTIONS = "push_connections";
     /// Events that did not fit a listener's buffer.

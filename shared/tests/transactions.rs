@@ -79,7 +79,7 @@ async fn some_transaction(db: &Db, which: u32, user: Uuid) -> StoreResult<()> {
         }
         2 => {
             let mut tx = db.sweep().await?;
-            generations::expired_leases(&mut tx, 10).await?;
+            generations::expired_leases(&mut tx, 10, std::time::Duration::ZERO).await?;
             tx.commit().await
         }
         3 => {

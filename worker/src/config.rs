@@ -1,5 +1,6 @@
 //! The worker's settings.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use shared::config::Vars;
@@ -7,7 +8,11 @@ use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
 
+use crate::outbound::NotificationsConfig;
 use crate::upstream::UpstreamConfig;
+
+/// What hangs on a dead connection is let go after 10 s, and that is no reason to bark.
+const SHORTEST_WATCHDOG: Duration = Duration::from_secs(15);
 
 /// Everything an operator can set about a worker.
 #[derive(Clone, Debug)]
@@ -24,6 +29,12 @@ pub struct WorkerConfig {
     pub queue: QueueConfig,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
+    /// Where notifications go.
+    pub notifications: NotificationsConfig,
+    /// Where probes and scrapers ask; nowhere unless set.
+    pub health_address: Option<SocketAddr>,
+    /// How long a part may make no progress before the worker ends itself; zero is for ever.
+    pub watchdog: Duration,
 }
 
 /// How a worker claims and keeps work.
@@ -47,12 +58,14 @@ pub struct QueueConfig {
     pub block: Duration,
     /// How often the sweeps run.
     pub reconcile_every: Duration,
+    /// How long another worker of this name has at the start to say that it lives.
+    pub roll_call: Duration,
 }
 
 impl WorkerConfig {
     /// Reads the variables; mistakes are collected in `vars`.
     pub fn from_vars(vars: &mut Vars) -> Self {
-        Self {
+        let config = Self {
             log: LogConfig::from_vars(vars),
             db: DbConfig::from_vars(vars),
             redis: RedisConfig::from_vars(vars),
@@ -64,11 +77,34 @@ impl WorkerConfig {
                 (100, 1_000_000),
                 "tokens of history that a prompt may hold",
             ),
+            notifications: NotificationsConfig::from_vars(vars),
+            health_address: vars.optional(
+                "HEALTH_ADDRESS",
+                "address and port for /health/live, /health/ready and /metrics; none unless set",
+            ),
+            watchdog: vars.seconds(
+                "WATCHDOG_TIMEOUT",
+                "30",
+                "seconds without progress after which a stuck worker exits with 70; 0 is never",
+            ),
+        };
+        if !config.watchdog.is_zero() && config.watchdog < SHORTEST_WATCHDOG {
+            vars.problem(
+                "WATCHDOG_TIMEOUT",
+                "must be 0 or at least 15: a database that does not answer is waited for for 10",
+            );
         }
+        config
     }
 }
 
 impl QueueConfig {
+    /// Within which time what is lost for the second time comes back.
+    #[must_use]
+    pub fn stagger(&self) -> Duration {
+        self.lease / 3
+    }
+
     fn from_vars(vars: &mut Vars) -> Self {
         let default_name = hostname();
         let config = Self {
@@ -119,6 +155,11 @@ impl QueueConfig {
                 "RECONCILE_SECONDS",
                 "1",
                 "how often lost work is looked for, seconds",
+            ),
+            roll_call: vars.seconds(
+                "ROLL_CALL_SECONDS",
+                "2",
+                "how long another worker of this name has at the start to say that it lives, seconds",
             ),
         };
         if config.name.contains('/') {

@@ -1,16 +1,19 @@
 //! What every job of a worker shares.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::clock::Clock;
 use shared::redis::Redis;
 use shared::store::Db;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::jobs::{Calls, Replies};
+use crate::outbound::Wake;
+use crate::progress::Progress;
 use crate::queue::{Gates, Running, Tally};
 use crate::upstream::Client;
 
@@ -43,6 +46,12 @@ pub struct Context {
     pub calls: Calls,
     /// Where finished replies are stored.
     pub replies: Replies,
+    /// Wakes those who tell the notification service.
+    pub wake: Wake,
+    /// What the watchdog looks at.
+    pub progress: Arc<Progress>,
+    /// Somebody of this worker's name asks whether it lives.
+    pub called: Notify,
 }
 
 /// Moving averages of how long models take.

@@ -37,6 +37,7 @@ pub async fn run(
 /// apalis polls all its handlers from one task; a task of our own per job uses every core.
 async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle>) {
     let context = Arc::clone(&context);
+    context.progress.begun();
     let Job { mut claim, place } = job;
     let history = std::mem::take(&mut claim.history);
     let claim = Arc::new(claim);
@@ -44,7 +45,8 @@ async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle
         let (context, claim) = (Arc::clone(&context), Arc::clone(&claim));
         lifecycle.spawn(async move {
             let _counted = context.tally.begin(claim.priority);
-            jobs::run(&context, &claim, history).await;
+            let job = jobs::run(&context, &claim, history);
+            context.progress.watched(claim.token, job).await;
         })
     };
     if let Err(error) = work.await {

@@ -1,14 +1,21 @@
 //! The worker: claims generations, asks the upstream, stores each reply exactly once.
 //!
-//! Only [`queue`] and [`handle`] name apalis, only [`upstream`] knows the gateway's JSON.
+//! Only [`queue`] and [`handle`] name apalis, only [`upstream`] knows the gateway's JSON, only
+//! [`outbound`] names lapin.
 
 pub mod admin;
 pub mod config;
 pub mod context;
+pub mod drain;
 pub mod handle;
+pub mod health;
 pub mod jobs;
 pub mod maintenance;
+pub mod outbound;
+pub mod progress;
 pub mod prompt;
 pub mod queue;
+pub mod roll_call;
 pub mod run;
 pub mod upstream;
+pub mod watchdog;

@@ -63,9 +63,14 @@ fn run() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let lifecycle = Lifecycle::new();
         lifecycle.stop_on_signals()?;
-        worker::run::run(config, Clock::system(), lifecycle).await
-    })
+        // The runtime that the watchdog found stuck would not let `main` return.
+        let leave = |code: u8| std::process::exit(code.into());
+        worker::run::run_watched(config, Clock::system(), lifecycle, leave).await
+    });
+    // What still runs has been given up; waiting for it could take for ever.
+    runtime.shutdown_background();
+    outcome
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::store::{StoreResult, fleet, maintenance};
+use shared::store::{StoreResult, fleet, maintenance, notifications};
 
 use crate::context::Context;
 
@@ -37,12 +37,14 @@ pub async fn pass(context: &Context) -> StoreResult<bool> {
     let partitions = maintenance::ensure_partitions(&mut tx).await?;
     let expired = maintenance::expire_idempotency_keys(&mut tx, BATCH).await?;
     let workers = fleet::forget(&mut tx).await?;
+    let forgotten = notifications::forget(&mut tx, BATCH).await?;
     tx.commit().await?;
-    if partitions > 0 || expired > 0 || workers > 0 {
+    if partitions > 0 || expired > 0 || workers > 0 || forgotten > 0 {
         tracing::info!(
             partitions,
             expired_keys = expired,
             forgotten_workers = workers,
+            forgotten_notifications = forgotten,
             "maintained"
         );
     }

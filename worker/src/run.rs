@@ -1,30 +1,40 @@
 //! A worker process from start to drain.
 
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use shared::clock::Clock;
-use shared::lifecycle::Lifecycle;
+use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
 use shared::redis::Redis;
-use shared::store::{Db, ServingRole, StoreResult, fleet, generations};
+use shared::store::{Db, ServingRole, StoreError, fleet};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::context::{Context, Pace};
-use crate::jobs::{Calls, Replies, note_calls, store_replies};
+use crate::drain::{drain, give_all_back};
+use crate::health::{Health, HealthPort};
+use crate::jobs::{Calls, Replies, WaitingReplies, note_calls, store_replies};
+use crate::outbound::{Outbound, Wake};
+use crate::progress::Part;
 use crate::queue::{
     AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
 };
+use crate::roll_call::roll_call;
 use crate::upstream::Client;
+use crate::watchdog::{DEAF, Watchdog};
 use crate::{handle, maintenance};
 
-/// What is left of the grace for giving work back and closing.
-const CLOSING: Duration = Duration::from_secs(5);
-/// The last word to the register may take so long.
-const SIGN_OFF: Duration = Duration::from_secs(1);
+/// What closing may take when all jobs have ended: what remains has nothing to wait for.
+const CLOSING: Duration = Duration::from_secs(2);
+/// The same where jobs had to be left behind, so that the end comes within the grace and 5 s.
+const LEAVING: Duration = Duration::from_millis(300);
+/// How long a worker that turned out to be deaf may take to give its work back.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 
 /// Runs a worker until `lifecycle` stops it and its work has ended or been given back.
 ///
@@ -35,83 +45,155 @@ pub async fn run(
     clock: Clock,
     lifecycle: Lifecycle,
 ) -> anyhow::Result<ExitCode> {
+    run_watched(config, clock, lifecycle, |_| {}).await
+}
+
+/// Like [`run`]; `leave` ends the process when it turns out to be deaf.
+///
+/// # Errors
+/// When the settings cannot be used.
+pub async fn run_watched(
+    config: WorkerConfig,
+    clock: Clock,
+    lifecycle: Lifecycle,
+    leave: impl FnOnce(u8) + Send + 'static,
+) -> anyhow::Result<ExitCode> {
     let (replies, waiting) = Replies::new();
     let context = Arc::new(build(config, clock, replies)?);
+    let outbound = Outbound::new(&context).context("failed to use NOTIFICATION_SERVICE_URL")?;
     tracing::info!(
         worker.id = context.worker_id,
         concurrency = context.config.queue.concurrency,
         "worker starts"
     );
-    if let Err(error) = start(&context).await {
-        // The sweeps will do it; a worker must not need the database to boot.
-        tracing::warn!(
+    let _health = open_health(&context, &lifecycle)?;
+    match context.db.check_role().await {
+        Err(error @ StoreError::Corrupt(_)) => return Err(error).context("refused to work"),
+        Err(error) => tracing::warn!(
             error = &error as &dyn std::error::Error,
-            "predecessor's work not freed"
-        );
+            "the database is away; work begins once it is back"
+        ),
+        Ok(()) => {}
     }
     // Stopped only after the last job, unlike the process's own token.
     let background = Lifecycle::new();
+    start_background(&context, &background, waiting);
     background.run(
-        "ledger",
-        until(&background, note_calls(Arc::clone(&context))),
+        "notifications",
+        outbound.run(Arc::clone(&context), background.stopping().clone()),
     );
-    background.run(
-        "store",
-        until(&background, store_replies(context.db.clone(), waiting)),
-    );
-    background.run("renew", until(&background, renew(Arc::clone(&context))));
-    background.run(
-        "reconcile",
-        until(&background, reconcile(Arc::clone(&context))),
-    );
-    background.run(
-        "maintain",
-        until(&background, maintenance::maintain(Arc::clone(&context))),
-    );
-    background.run(
-        "gates",
-        until(&background, watch_gates(Arc::clone(&context))),
-    );
-    let looking = Arc::clone(&context);
-    background.run(
-        "gate changes",
-        until(
-            &background,
-            listen_for_gates(context.redis.clone(), move || looking.gates.look()),
-        ),
-    );
-    let aborting = Arc::clone(&context);
-    let on_cancel = move |id| aborting.running.abort(id, AbortReason::Lost);
-    background.run(
-        "cancels",
-        until(
-            &background,
-            listen_for_cancels(context.redis.clone(), on_cancel),
-        ),
-    );
+    let _watchdog = watch(&context, leave)?;
 
     let (fetcher, claims) = Fetcher::new(Arc::clone(&context));
-    let stopping = lifecycle.stopping().clone();
-    lifecycle.run("fetch", fetcher.run(stopping));
-    let drain = lifecycle.spawn(drain(Arc::clone(&context), lifecycle.clone()));
-    handle::run(
+    let ends = lifecycle.clone();
+    lifecycle.run("fetch", async move {
+        fetcher.run(ends.stopping(), ends.hurry()).await;
+    });
+    let handling = handle::run(
         Arc::clone(&context),
         lifecycle.clone(),
         QueueBackend::new(claims),
-    )
-    .await?;
-    lifecycle.stop();
-    drain.abort();
-    let jobs = lifecycle.finished(CLOSING).await;
+    );
+    let patience = tokio::select! {
+        handled = handling => {
+            handled?;
+            CLOSING
+        }
+        () = drain(Arc::clone(&context), lifecycle.clone()) => {
+            tracing::warn!(running = context.running.len(), "not waiting any longer");
+            LEAVING
+        }
+    };
+    let jobs = lifecycle.finished(patience).await;
     let rest = background.finished(CLOSING).await;
-    sign_off(&context).await;
-    context.db.close().await;
+    sign_off(&context, patience).await;
+    // Connections that do not take part in it are cut off.
+    let _ = tokio::time::timeout(LEAVING, context.db.close()).await;
+    if !context.running.is_settled() {
+        // Its leases run out, or the next start under this name frees it.
+        tracing::warn!("worker stopped; not everything could be given back");
+        return Ok(ExitCode::from(UNDONE));
+    }
     tracing::info!("worker stopped");
     Ok(if jobs == ExitCode::SUCCESS {
         rest
     } else {
         jobs
     })
+}
+
+/// Everything that runs beside the jobs, and for longer than they.
+fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: WaitingReplies) {
+    let run = |name, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        background.run(name, until(background, task));
+    };
+    let shared = || Arc::clone(context);
+    run("ledger", Box::pin(note_calls(shared())));
+    run(
+        "store",
+        Box::pin(store_replies(context.db.clone(), waiting)),
+    );
+    run("renew", Box::pin(renew(shared())));
+    run("reconcile", Box::pin(reconcile(shared())));
+    run("maintain", Box::pin(maintenance::maintain(shared())));
+    run("gates", Box::pin(watch_gates(shared())));
+    let progress = Arc::clone(&context.progress);
+    run("beat", Box::pin(async move { progress.beat().await }));
+    let looking = shared();
+    let gates = listen_for_gates(context.redis.clone(), move || looking.gates.look());
+    run("gate changes", Box::pin(gates));
+    let aborting = shared();
+    let on_cancel = move |id| aborting.running.abort(id, AbortReason::Lost);
+    let cancels = listen_for_cancels(context.redis.clone(), on_cancel);
+    run("cancels", Box::pin(cancels));
+    background.spawn(until(background, roll_call(shared())));
+}
+
+fn open_health(context: &Context, lifecycle: &Lifecycle) -> anyhow::Result<Option<HealthPort>> {
+    let Some(address) = context.config.health_address else {
+        return Ok(None);
+    };
+    let health = Health {
+        progress: Arc::clone(&context.progress),
+        stopping: lifecycle.stopping().clone(),
+    };
+    let port = HealthPort::open(address, health)
+        .with_context(|| format!("failed to listen on {address}, HEALTH_ADDRESS"))?;
+    tracing::info!(server.address = %port.address(), "health port is open");
+    Ok(Some(port))
+}
+
+fn watch(
+    context: &Arc<Context>,
+    leave: impl FnOnce(u8) + Send + 'static,
+) -> anyhow::Result<Option<Watchdog>> {
+    let timeout = context.config.watchdog;
+    if timeout.is_zero() {
+        return Ok(None);
+    }
+    let (deaf, runtime) = (Arc::clone(context), tokio::runtime::Handle::current());
+    let bark = move |part: Part| {
+        // Whatever stands still may hold the log or the database, so nobody waits for either for long.
+        let (done, finished) = std::sync::mpsc::channel::<()>();
+        runtime.spawn(async move {
+            give_all_back(deaf).await;
+            drop(done);
+        });
+        let tell = move || {
+            tracing::error!(
+                ?part,
+                timeout_s = timeout.as_secs(),
+                exit_code = DEAF,
+                "no progress: this worker is deaf and ends itself"
+            );
+        };
+        let _ = std::thread::Builder::new().spawn(tell);
+        let _ = finished.recv_timeout(LAST_WORDS);
+        leave(DEAF);
+    };
+    Watchdog::start(Arc::clone(&context.progress), timeout, bark)
+        .map(Some)
+        .context("failed to start the watchdog")
 }
 
 fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result<Context> {
@@ -135,80 +217,21 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         pace: Pace::default(),
         calls: Calls::default(),
         replies,
+        wake: Wake::default(),
+        progress: Arc::default(),
+        called: Notify::new(),
     })
 }
 
-/// Frees at once what an earlier life of this worker still holds.
-async fn start(context: &Context) -> StoreResult<()> {
-    context.db.check_role().await?;
-    let mut tx = context.db.sweep().await?;
-    let freed =
-        generations::free_predecessor(&mut tx, &context.config.queue.name, &context.worker_id)
-            .await?;
-    fleet::succeed(&mut tx, &context.config.queue.name, context.boot).await?;
-    tx.commit().await?;
-    if !freed.is_empty() {
-        tracing::info!(count = freed.len(), "freed what the predecessor held");
-        push_front(context, freed).await;
-    }
-    Ok(())
-}
-
 /// Tells the register that this worker has ended; without it, the worker counts as lost.
-async fn sign_off(context: &Context) {
+async fn sign_off(context: &Context, patience: Duration) {
     let signing = async {
         let mut tx = context.db.sweep().await?;
         fleet::stopped(&mut tx, context.boot).await?;
         tx.commit().await
     };
-    if !matches!(tokio::time::timeout(SIGN_OFF, signing).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout(patience, signing).await, Ok(Ok(()))) {
         tracing::debug!("the register of workers was not told of the end");
-    }
-}
-
-/// After the stop: running jobs get the grace, or until the second signal; what then still runs is
-/// put back in one statement, so that other workers continue at once, and aborted.
-async fn drain(context: Arc<Context>, lifecycle: Lifecycle) {
-    lifecycle.stopping().cancelled().await;
-    context.tally.drain();
-    let grace = context.config.queue.drain_grace;
-    tracing::info!(
-        running = context.running.len(),
-        grace_s = grace.as_secs(),
-        "draining"
-    );
-    let _ = tokio::time::timeout(grace, lifecycle.hurry().cancelled()).await;
-    let claims = context.running.claims();
-    match release(&context, &claims).await {
-        Ok(released) => {
-            tracing::info!(count = released.len(), "gave running work back");
-            push_front(&context, released).await;
-        }
-        Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "work not given back; its leases will run out"
-            );
-        }
-    }
-    for (id, _) in claims {
-        context.running.abort(id, AbortReason::Drained);
-    }
-}
-
-async fn release(
-    context: &Context,
-    claims: &[(Uuid, Uuid)],
-) -> StoreResult<Vec<(Uuid, shared::domain::Priority)>> {
-    let mut tx = context.db.sweep().await?;
-    let released = generations::release(&mut tx, claims).await?;
-    tx.commit().await?;
-    Ok(released)
-}
-
-async fn push_front(context: &Context, ready: Vec<(Uuid, shared::domain::Priority)>) {
-    if let Err(failure) = shared::queue::push_front(&context.redis, ready).await {
-        tracing::debug!(%failure, "not pushed; the sweeps will find it");
     }
 }
 

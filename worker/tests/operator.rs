@@ -420,3 +420,67 @@ async fn a_title_that_failed_is_made_after_all() {
         .await;
     fleet.check_invariants().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_notifications_are_read_and_settled_from_a_terminal() {
+    let fleet = Fleet::new().await;
+    let none = fleet.terminal("dead-notifications").await;
+    assert_eq!(none.text, "no dead notifications\n");
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = shared::id::new(fleet.clock.now());
+        let rows = format!(
+            "INSERT INTO chat.notifications (id, destination, user_id, conversation_id, generation_id, type, occurred_at,
+                                             attempts, last_error, dead_at, dead_reason)
+             SELECT '{id}', d.name, '{}', '{id}', '{id}', 'chat.generation.failed', now(), 40, 'status 500', now(),
+                    'tries_exhausted'
+             FROM chat.notification_destinations d",
+            fleet.user
+        );
+        assert_eq!(fleet.env.execute(&rows).await, 2);
+        ids.push(id);
+    }
+    ids.sort_unstable();
+    let listed = fleet.terminal("dead-notifications --limit 2").await.text;
+    assert!(listed.contains("6 in all: 3 "), "{listed}");
+    assert!(
+        listed.contains(&format!("more with --before {}", ids[1])),
+        "{listed}"
+    );
+    let rows = listed.lines().filter(|line| line.contains("status 500"));
+    assert_eq!(rows.count(), 4, "{listed}");
+    let json = fleet
+        .terminal("dead-notifications --json --destination http --reason tries_exhausted")
+        .await;
+    let json: serde_json::Value = serde_json::from_str(&json.text).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 3);
+    assert_eq!(json[0]["deliveries"].as_array().unwrap().len(), 1);
+    let one = fleet
+        .terminal(&format!(
+            "replay-notifications {} --destination http",
+            ids[0]
+        ))
+        .await;
+    assert!(is_success(&one) && one.text.contains("replayed at http"));
+    let unknown = fleet
+        .terminal(&format!("discard-notifications {}", Uuid::new_v4()))
+        .await;
+    assert!(!is_success(&unknown) && unknown.text.contains("it is not dead"));
+    let rest = fleet.terminal("discard-notifications --all").await;
+    assert!(is_success(&rest), "{}", rest.text);
+    assert!(
+        rest.text.contains("discarded at http and amqp"),
+        "{}",
+        rest.text
+    );
+    let left = "SELECT string_agg(id || ' ' || destination || ' ' || (dead_at IS NULL), ', ') FROM chat.notifications";
+    assert_eq!(
+        fleet.env.value(left).await,
+        Some(format!("{} http true", ids[0]))
+    );
+    let trail = "SELECT count(*) || ' ' || min(actor) FROM chat.audit_log WHERE action LIKE 'dead_notification.%'";
+    assert_eq!(
+        fleet.env.value(trail).await.as_deref(),
+        Some("4 terminal of ana")
+    );
+}

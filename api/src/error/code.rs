@@ -67,6 +67,8 @@ codes! {
     GenerationNotFound = "generation_not_found", NOT_FOUND, "No such generation";
     /// There is no such dead letter.
     DeadLetterNotFound = "dead_letter_not_found", NOT_FOUND, "No such dead letter";
+    /// There is no such dead notification: it was never given up, or is settled by now.
+    DeadNotificationNotFound = "dead_notification_not_found", NOT_FOUND, "No such dead notification";
     /// The path exists, the method does not; `Allow` lists those that do.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
     /// The body did not arrive in time.

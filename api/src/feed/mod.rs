@@ -194,7 +194,7 @@ async fn missed(
     let (newest_first, _) = generations::list(&mut tx, &filter).await?;
     let ids = newest_first.iter().rev().map(|generation| generation.id);
     Ok(ids
-        .filter(|id| *id > since || seen.last(*id).is_some())
+        .filter(|id| *id > since || seen.follows(*id))
         .filter(|id| !seen.has_ended(*id))
         .collect())
 }

@@ -13,13 +13,19 @@ const REMEMBERED: usize = 256;
 /// The last event of each generation that was delivered.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    last: HashMap<Uuid, EventId>,
+    /// None where the client has asked for all of it and nothing has been delivered yet.
+    last: HashMap<Uuid, Option<EventId>>,
     order: VecDeque<Uuid>,
 }
 
 impl Seen {
     pub(super) fn last(&self, generation_id: Uuid) -> Option<EventId> {
-        self.last.get(&generation_id).copied()
+        self.last.get(&generation_id).copied().flatten()
+    }
+
+    /// Whether the client has seen something of it, or has asked for it.
+    pub(super) fn follows(&self, generation_id: Uuid) -> bool {
+        self.last.contains_key(&generation_id)
     }
 
     pub(super) fn has_ended(&self, generation_id: Uuid) -> bool {
@@ -35,7 +41,12 @@ impl Seen {
         if self.last(id).is_some_and(|last| event.id <= last) {
             return false;
         }
-        if self.last.insert(id, event.id).is_none() {
+        self.remember(id, Some(event.id));
+        true
+    }
+
+    fn remember(&mut self, id: Uuid, last: Option<EventId>) {
+        if self.last.insert(id, last).is_none() {
             self.order.push_back(id);
             if self.order.len() > REMEMBERED
                 && let Some(oldest) = self.order.pop_front()
@@ -43,7 +54,6 @@ impl Seen {
                 self.last.remove(&oldest);
             }
         }
-        true
     }
 
     /// Whether events of the same attempt are missing before this one. Of the terminal event
@@ -61,17 +71,7 @@ impl Seen {
 
     /// Goes back to a point the client named.
     pub(super) fn forget(&mut self, generation_id: Uuid, to: Option<EventId>) {
-        match to {
-            Some(id) => {
-                if self.last.insert(generation_id, id).is_none() {
-                    self.order.push_back(generation_id);
-                }
-            }
-            None => {
-                self.last.remove(&generation_id);
-                self.order.retain(|id| *id != generation_id);
-            }
-        }
+        self.remember(generation_id, to);
     }
 }
 
@@ -120,6 +120,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_for_is_followed_before_anything_of_it_has_come() {
+        let mut seen = Seen::default();
+        let id = Uuid::from_u128(7);
+        assert!(!seen.follows(id));
+        seen.forget(id, None);
+        assert!(seen.follows(id) && seen.last(id).is_none() && !seen.has_ended(id));
+        assert!(!seen.has_missed(&event(1, 3, EventType::Delta)));
+        assert!(seen.admit(&event(1, 3, EventType::Delta)));
+    }
+
+    #[test]
     fn memory_is_bounded_whatever_a_user_does() {
         let mut seen = Seen::default();
         for number in 0..2000_u128 {
@@ -134,6 +145,7 @@ mod tests {
                 generation_id: Some(generation_id),
                 ..event(0, 1, EventType::Queued)
             });
+            seen.forget(Uuid::from_u128(number + 10_000), None);
         }
         assert_eq!(
             (seen.last.len(), seen.order.len()),

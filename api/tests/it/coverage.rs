@@ -75,6 +75,8 @@ impl Operation {
             }
             "POST /internal/queues/{name}/pause" => json!({ "reason": "a test" }),
             "POST /internal/dead-letters/{dead_letter_id}/replay" => json!({}),
+            "POST /internal/dead-notifications/{dead_notification_id}/replay"
+            | "POST /internal/dead-notifications/{dead_notification_id}/discard" => json!({}),
             "POST /internal/dead-letters/replay" | "POST /internal/dead-letters/discard" => {
                 json!({ "error_code": "internal" })
             }
@@ -114,6 +116,7 @@ struct Victim {
     message: String,
     generation: String,
     dead_letter: String,
+    dead_notification: String,
 }
 
 impl Victim {
@@ -135,12 +138,15 @@ impl Victim {
             .await;
         assert_eq!(failed.text("/generation/status"), "failed");
         let dead_letter = failed.text("/generation/id");
+        let dead_notification =
+            crate::operator::dead_notification(app, client.user, &dead_letter).await;
         Self {
             client,
             conversation,
             message,
             generation,
             dead_letter,
+            dead_notification,
         }
     }
 
@@ -152,6 +158,7 @@ impl Victim {
             .replace("{message_id}", &self.message)
             .replace("{generation_id}", &self.generation)
             .replace("{dead_letter_id}", &self.dead_letter)
+            .replace("{dead_notification_id}", &self.dead_notification)
             .replace("{name}", "standard");
         assert!(
             !filled.contains('{'),
@@ -172,6 +179,7 @@ async fn belongings(app: &TestApp) -> Vec<Option<String>> {
         "feedback",
         "usage_tracking",
         "audit_log",
+        "notifications",
     ] {
         let sql =
             format!("SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM chat.{table} t");

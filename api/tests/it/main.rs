@@ -24,6 +24,7 @@ mod limits;
 mod messages;
 mod operations;
 mod operator;
+mod processes;
 mod protocol;
 mod shutdown;
 mod socket;

@@ -4,6 +4,7 @@ mod links;
 mod model;
 mod processes;
 mod servers;
+mod stops;
 mod table;
 
 use std::sync::Arc;
@@ -103,8 +104,14 @@ impl Stage {
             Fault::ApiFreeze => self.freeze_api(dice).await,
             Fault::RollWorkers => self.roll_workers().await,
             Fault::RollApis => self.roll_apis().await,
+            Fault::RollingRestart => self.roll_everybody().await,
+            Fault::DoubleSigterm => self.double_sigterm(dice).await,
+            Fault::SigtermRedisDown => self.sigterm_redis_down(dice).await,
+            Fault::SigtermPostgresDown => self.sigterm_postgres_down(dice).await,
+            Fault::Twins => self.twins(dice).await,
             Fault::RedisKill => self.kill_redis(dice).await,
             Fault::RedisEmpty => self.empty_redis(dice).await,
+            Fault::RedisTruncated => self.truncate_redis(dice).await,
             Fault::RedisFlush => self.flush_redis(dice).await,
             Fault::RedisPause => self.pause_redis(dice).await,
             Fault::RedisDown => self.redis_down().await,

@@ -121,7 +121,10 @@ impl Stage {
 
     /// Has a reply made that stands still, once, at the point that `marker` says; returns the worker
     /// that makes it, and the message's number.
-    async fn held_reply(&mut self, marker: &str) -> anyhow::Result<Option<(usize, usize)>> {
+    pub(super) async fn held_reply(
+        &mut self,
+        marker: &str,
+    ) -> anyhow::Result<Option<(usize, usize)>> {
         let number = self
             .load
             .probe(&format!("[[sim:{marker},times=1]]"))

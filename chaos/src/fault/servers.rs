@@ -33,6 +33,16 @@ impl Stage {
         done(format!("away for {away:?}, back with nothing"))
     }
 
+    pub(super) async fn truncate_redis(&mut self, dice: &mut Dice) -> anyhow::Result<Outcome> {
+        let away = dice.millis(0..1_000);
+        let bytes = dice.one_of(&[1, 40, 400, 4_000]);
+        self.fleet.redis.crash().await;
+        let lost = self.fleet.redis.truncate(bytes)?;
+        tokio::time::sleep(away).await;
+        self.fleet.redis.start().await?;
+        done(format!("its last {lost} bytes lost, away for {away:?}"))
+    }
+
     pub(super) async fn flush_redis(&mut self, dice: &mut Dice) -> anyhow::Result<Outcome> {
         let times = dice.one_of(&[1, 3, 6]);
         for _ in 0..times {

@@ -76,10 +76,22 @@ faults! {
         "SIGTERM the workers one after the other, as a deploy does, with a reply that outlasts their grace",
     RollApis "roll-apis" []
         "SIGTERM the replicas of the API one after the other",
+    RollingRestart "rolling-restart" []
+        "SIGTERM everybody in turn; the next worker of a name starts while the one before drains",
+    DoubleSigterm "double-sigterm" []
+        "SIGTERM a worker and a replica, and again before their grace is over",
+    SigtermRedisDown "sigterm-redis-down" []
+        "SIGTERM a worker and a replica while Redis is away",
+    SigtermPostgresDown "sigterm-postgres-down" [Refuses Blinds Disturbs]
+        "SIGTERM a worker and a replica while Postgres is away",
+    Twins "twins" []
+        "two living workers of one name, and one of them starts again and again",
     RedisKill "redis-kill" []
         "kill -9 Redis and start it on its data",
     RedisEmpty "redis-empty" []
         "kill -9 Redis and start it empty",
+    RedisTruncated "redis-truncated" []
+        "kill -9 Redis and cut off the end of its append-only file",
     RedisFlush "redis-flush" []
         "FLUSHALL, several times",
     RedisPause "redis-pause" []

@@ -41,6 +41,11 @@ impl Process {
         }
     }
 
+    /// Another process of the same program and name, which is not started yet.
+    pub(crate) fn sibling(&self) -> Self {
+        Self::new(self.program.clone(), self.children.clone())
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.program.name
     }

@@ -157,6 +157,26 @@ impl Server {
         }
     }
 
+    /// Cuts off the end of what Redis has on disk, as a machine does that loses power. Returns how many
+    /// bytes that were.
+    pub(crate) fn truncate(&self, bytes: u64) -> anyhow::Result<u64> {
+        let files = self.dir.join("appendonlydir");
+        let newest = std::fs::read_dir(&files)
+            .with_context(|| format!("failed to read {}", files.display()))?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.to_string_lossy().ends_with(".incr.aof"))
+            .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok());
+        let Some(path) = newest else { return Ok(0) };
+        let cut = || -> std::io::Result<u64> {
+            let file = std::fs::OpenOptions::new().write(true).open(&path)?;
+            let length = file.metadata()?.len();
+            file.set_len(length.saturating_sub(bytes))?;
+            Ok(bytes.min(length))
+        };
+        cut().with_context(|| format!("failed to cut {}", path.display()))
+    }
+
     /// The process, for signals and for its memory.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process

@@ -91,6 +91,11 @@ impl Api {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Where a replica is.
+    pub(crate) fn front(&self, turn: usize) -> &str {
+        &self.fronts[turn % self.fronts.len()]
+    }
+
     /// A request to a replica.
     pub(crate) fn request(
         &self,
@@ -99,7 +104,7 @@ impl Api {
         path: &str,
         authorization: &str,
     ) -> RequestBuilder {
-        let front = &self.fronts[turn % self.fronts.len()];
+        let front = self.front(turn);
         self.client
             .request(method, format!("{front}{path}"))
             .header("authorization", authorization)

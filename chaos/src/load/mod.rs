@@ -3,6 +3,7 @@
 
 mod api;
 mod ledger;
+mod socket;
 mod stream;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use loadtest::driver::Signer;
 use loadtest::simulator::Simulator;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -37,6 +39,9 @@ const DEPTH: usize = 3;
 const TWICE: u32 = 20;
 const CANCELLED: u32 = 25;
 const FOLLOWED: u32 = 6;
+/// One in so many is sent with `Prefer: wait`, by clients that want the reply with the answer.
+const WAITED: u32 = 12;
+const WAIT: &str = "wait=3";
 /// Conversations that a burst makes at the same time.
 const BURST: usize = 32;
 /// How long a request may go on being repeated once everything is healed.
@@ -162,11 +167,14 @@ impl Load {
         while !self.quiet.is_cancelled() {
             let number = self.ledger.ask(conversation, "");
             let twice = dice.random_ratio(1, TWICE);
-            let Some(acknowledged) = self.post(number, twice).await else {
+            let waits = dice.random_ratio(1, WAITED);
+            let Some(acknowledged) = self.post(number, twice, waits).await else {
                 break;
             };
             if dice.random_ratio(1, FOLLOWED) {
-                followers.spawn(Arc::clone(&self).follow(number, acknowledged.generation));
+                let by_socket = dice.random();
+                let this = Arc::clone(&self);
+                followers.spawn(this.follow(number, acknowledged.generation, by_socket));
             }
             if dice.random_ratio(1, CANCELLED) {
                 self.pause(dice.random_range(0..600)).await;
@@ -189,15 +197,20 @@ impl Load {
     }
 
     /// Sends a message until it is acknowledged. None when it was refused or the time is over.
-    async fn post(&self, number: usize, twice: bool) -> Option<Acknowledged> {
+    async fn post(&self, number: usize, twice: bool, waits: bool) -> Option<Acknowledged> {
         let request = self.ledger.request(number);
         let conversation = self.ledger.conversation(request.conversation);
         let path = format!("/api/chat/conversations/{}/messages", conversation.id);
         let body = json!({"content": request.question});
+        let mut prefer = HeaderMap::new();
+        if waits {
+            prefer.insert("prefer", HeaderValue::from_static(WAIT));
+        }
         let make = |turn| {
             self.api
                 .request(turn, Method::POST, &path, &conversation.authorization)
                 .header("idempotency-key", &request.key)
+                .headers(prefer.clone())
                 .json(&body)
         };
         if twice {
@@ -243,8 +256,17 @@ impl Load {
 
     /// Notes an acknowledgement.
     fn note(&self, number: usize, status: StatusCode, body: &Value) -> Option<Acknowledged> {
-        if status != StatusCode::ACCEPTED {
-            return None;
+        match status {
+            StatusCode::ACCEPTED => {}
+            // With the reply, where it ended with one.
+            StatusCode::OK => {
+                let reply = body["assistant_message"]["content"].as_str();
+                let expected = self.expected(&self.ledger.request(number).question);
+                if reply.is_some_and(|reply| reply != expected) {
+                    self.refuse(format!("message {number} was answered with another reply"));
+                }
+            }
+            _ => return None,
         }
         let acknowledged = Acknowledged {
             generation: id(&body["generation"]["id"])?,
@@ -303,12 +325,16 @@ impl Load {
         }
     }
 
-    async fn follow(self: Arc<Self>, number: usize, generation: Uuid) {
+    async fn follow(self: Arc<Self>, number: usize, generation: Uuid, by_socket: bool) {
         let request = self.ledger.request(number);
         let conversation = self.ledger.conversation(request.conversation);
         let expected = self.expected(&request.question);
         let over = || self.give_up().is_some_and(|at| Instant::now() >= at);
-        let seen = stream::follow(&self.api, &conversation, generation, &expected, over).await;
+        let seen = if by_socket {
+            socket::follow(&self.api, &conversation, generation, &expected, over).await
+        } else {
+            stream::follow(&self.api, &conversation, generation, &expected, over).await
+        };
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.push((number, seen));
     }
@@ -318,7 +344,7 @@ impl Load {
     pub(crate) async fn probe(&self, marker: &str) -> anyhow::Result<usize> {
         let conversation = self.converse(self.signer.new_user()?.into()).await?;
         let number = self.ledger.ask(conversation, marker);
-        self.post(number, false)
+        self.post(number, false, false)
             .await
             .context("a probe was not accepted")?;
         Ok(number)
@@ -340,7 +366,7 @@ impl Load {
                 {
                     let conversation = this.converse(Arc::clone(&authorization)).await?;
                     let number = this.ledger.ask(conversation, &marker);
-                    if this.post(number, false).await.is_none() {
+                    if this.post(number, false, false).await.is_none() {
                         bail!("a message of a burst was not accepted");
                     }
                 }

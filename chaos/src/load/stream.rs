@@ -12,7 +12,7 @@ use super::Conversation;
 use super::api::Api;
 
 /// Before a broken stream is resumed.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
 /// A stream sends at least a heartbeat in this time.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -44,7 +44,7 @@ impl Default for Seen {
 
 impl Seen {
     /// Takes the next event. `expected` is what the model answers.
-    fn take(&mut self, id: &str, kind: &str, data: &Value, expected: &str) {
+    pub(super) fn take(&mut self, id: &str, kind: &str, data: &Value, expected: &str) {
         if self.end.is_some() {
             self.faults.push(format!("{kind} {id} came after the end"));
         }

@@ -6,6 +6,7 @@ mod event;
 mod fleet;
 mod generation;
 mod message;
+mod notification;
 mod parked;
 pub mod timestamp;
 mod user;
@@ -18,6 +19,10 @@ pub use generation::{
     Usage,
 };
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
+pub use notification::{
+    DeadDelivery, DeadNotification, DeadNotificationCount, DeadReason, Destination,
+    NotificationType,
+};
 pub use parked::{Before, Parked, WaitsFor};
 pub use user::{Role, Tier};
 

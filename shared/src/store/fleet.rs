@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::types::Json;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{OperatorTx, StoreResult, SweepTx};
@@ -82,16 +83,89 @@ pub async fn stopped(tx: &mut SweepTx, boot: Uuid) -> StoreResult<()> {
     Ok(())
 }
 
-/// Notes that earlier starts of this name are over: a name is one worker's at a time.
+/// Calls the roll of a name: asks whoever has it to sign the register. Returns when, by the database's
+/// clock. The caller has signed already.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn succeed(tx: &mut SweepTx, name: &str, boot: Uuid) -> StoreResult<()> {
+pub async fn call(tx: &mut SweepTx, boot: Uuid) -> StoreResult<OffsetDateTime> {
+    let called_at = sqlx::query_scalar!(
+        r#"UPDATE chat.workers SET called_at = now() WHERE boot = $1 RETURNING called_at AS "called_at!""#,
+        boot
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(called_at)
+}
+
+/// Whether a namesake has called since this worker last signed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_called(tx: &mut SweepTx, boot: Uuid) -> StoreResult<bool> {
+    let called = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM chat.workers me JOIN chat.workers o ON o.name = me.name AND o.boot <> me.boot
+               WHERE me.boot = $1 AND o.stopped_at IS NULL AND o.called_at >= me.last_seen_at) AS "called!""#,
+        boot
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(called)
+}
+
+/// Who has the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Namesakes {
+    /// Those that have signed since the call.
+    pub living: i64,
+    /// Those that have not, and have not ended in order either.
+    pub silent: i64,
+}
+
+/// What has become of a call.
+///
+/// # Errors
+/// When the database fails.
+pub async fn namesakes(
+    tx: &mut SweepTx,
+    name: &str,
+    boot: Uuid,
+    called_at: OffsetDateTime,
+) -> StoreResult<Namesakes> {
+    let namesakes = sqlx::query_as!(
+        Namesakes,
+        r#"SELECT count(*) FILTER (WHERE last_seen_at > $3) AS "living!",
+                  count(*) FILTER (WHERE last_seen_at <= $3) AS "silent!"
+           FROM chat.workers WHERE name = $1 AND boot <> $2 AND stopped_at IS NULL"#,
+        name,
+        boot,
+        called_at,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(namesakes)
+}
+
+/// Notes that those of this name are over who have not signed within `wait` after the call.
+///
+/// # Errors
+/// When the database fails.
+pub async fn succeed(
+    tx: &mut SweepTx,
+    name: &str,
+    boot: Uuid,
+    called_at: OffsetDateTime,
+    wait: Duration,
+) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE chat.workers SET stopped_at = now(), in_flight = 0, rates = '{}'
-         WHERE name = $1 AND boot <> $2 AND stopped_at IS NULL",
+         WHERE name = $1 AND boot <> $2 AND stopped_at IS NULL AND last_seen_at <= $3
+           AND now() >= $3 + $4 * interval '1 second'",
         name,
-        boot
+        boot,
+        called_at,
+        wait.as_secs_f64(),
     )
     .execute(tx.conn())
     .await?;

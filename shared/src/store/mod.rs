@@ -23,6 +23,7 @@ pub mod maintenance;
 pub mod messages;
 pub mod migrate;
 mod names;
+pub mod notifications;
 mod operator;
 pub mod queues;
 mod tx;

@@ -6,8 +6,9 @@ use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::domain::{
-    ContentType, ContextType, ConversationStatus, FailureCode, GenerationKind, GenerationStatus,
-    Priority, SenderType, WaitsFor, WorkerStatus,
+    ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
+    GenerationKind, GenerationStatus, NotificationType, Priority, SenderType, WaitsFor,
+    WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -37,9 +38,12 @@ text_in_sql!(
     ContentType,
     ContextType,
     ConversationStatus,
+    DeadReason,
+    Destination,
     FailureCode,
     GenerationKind,
     GenerationStatus,
+    NotificationType,
     Priority,
     SenderType,
     WaitsFor,

@@ -17,12 +17,13 @@ use shared::id;
 use shared::models::Model;
 use shared::redis::Redis;
 use shared::store::generations::{
-    self, Accepted, Claim, Claimer, Concurrency, Finish, Finished, History, HistoryOf,
+    self, Accepted, Claim, Claimer, Concurrency, Finish, Finished, Handover, History, HistoryOf,
     NewGeneration, NewMessage, Regenerated,
 };
 use shared::store::ledger::{CallEnded, CallStarted};
 use shared::store::{Db, ServingRole, StoreResult, conversations};
 use shared::testing::{Session, TestEnv};
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -30,6 +31,13 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A lease that no test outlives.
 pub(crate) const LEASE: Duration = Duration::from_mins(10);
+
+/// Nobody of the name is waited for, and nothing comes back late.
+pub(crate) const HANDOVER: Handover = Handover {
+    called_at: OffsetDateTime::UNIX_EPOCH,
+    wait: Duration::ZERO,
+    stagger: Duration::ZERO,
+};
 
 pub(crate) struct World {
     pub(crate) env: TestEnv,

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use shared::domain::{FailureCode, GenerationKind, Priority};
 use shared::id;
-use shared::store::generations::{self, Accepted, Concurrency, Failed, Finished, TitleFinished};
+use shared::store::fleet;
+use shared::store::generations::{
+    self, Accepted, Concurrency, Failed, Finished, Handover, TitleFinished,
+};
 use uuid::Uuid;
 
-use crate::common::{LEASE, World, chain, claimer, new_generation, text, usage};
+use crate::common::{HANDOVER, LEASE, World, chain, claimer, new_generation, text, usage};
 
 impl World {
     async fn set(&self, id: Uuid, what: &str) {
@@ -155,7 +158,7 @@ async fn a_wrong_token_is_refused_everywhere() {
         .await;
     let mut tx = world.worker.sweep().await.unwrap();
     assert_eq!(
-        generations::expired_leases(&mut tx, 10)
+        generations::expired_leases(&mut tx, 10, std::time::Duration::ZERO)
             .await
             .unwrap()
             .len(),
@@ -381,7 +384,9 @@ async fn a_lease_that_is_kept_does_not_run_out() {
     );
     tx.commit().await.unwrap();
     let mut tx = world.worker.sweep().await.unwrap();
-    let expired = generations::expired_leases(&mut tx, 10).await.unwrap();
+    let expired = generations::expired_leases(&mut tx, 10, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     assert_eq!(
         expired.iter().map(|expired| expired.id).collect::<Vec<_>>(),
         [kept[1].0]
@@ -410,7 +415,7 @@ async fn a_restarted_worker_frees_what_its_earlier_life_held() {
         held.push(id);
     }
     let mut tx = world.worker.sweep().await.unwrap();
-    let freed = generations::free_predecessor(&mut tx, "worker-1", "worker-1/now")
+    let freed = generations::free_predecessor(&mut tx, "worker-1", "worker-1/now", &HANDOVER)
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -420,5 +425,121 @@ async fn a_restarted_worker_frees_what_its_earlier_life_held() {
         world.claim(&held).await.len(),
         3,
         "they can be claimed at once"
+    );
+}
+
+#[tokio::test]
+async fn what_a_living_namesake_runs_is_left_alone() {
+    let world = World::new().await;
+    let boots: Vec<Uuid> = (0..4).map(|_| Uuid::new_v4()).collect();
+    let [mine, living, silent, ended] = boots[..] else {
+        unreachable!("four of them")
+    };
+    let mut held = Vec::new();
+    for boot in [living, silent, ended] {
+        let id = world
+            .send(world.conversation().await, "hello")
+            .await
+            .generation
+            .id;
+        world.claim_for(&format!("w/{boot}"), &[id]).await;
+        held.push(id);
+    }
+    for boot in &boots {
+        let sign = format!(
+            "INSERT INTO chat.workers (boot, name, version, started_at, last_seen_at, concurrency, lease, in_flight)
+             VALUES ('{boot}', 'w', '1', now(), now(), 1, '30 s', 0)"
+        );
+        world.execute(&sign).await;
+    }
+    let mut tx = world.worker.sweep().await.unwrap();
+    fleet::stopped(&mut tx, ended).await.unwrap();
+    let called_at = fleet::call(&mut tx, mine).await.unwrap();
+    tx.commit().await.unwrap();
+    let free = async |wait| {
+        let handover = Handover {
+            called_at,
+            wait,
+            stagger: Duration::ZERO,
+        };
+        let mut tx = world.worker.sweep().await.unwrap();
+        let freed = generations::free_predecessor(&mut tx, "w", &format!("w/{mine}"), &handover)
+            .await
+            .unwrap();
+        fleet::succeed(&mut tx, "w", mine, called_at, wait)
+            .await
+            .unwrap();
+        let namesakes = fleet::namesakes(&mut tx, "w", mine, called_at)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let freed: Vec<Uuid> = freed.into_iter().map(|(id, _)| id).collect();
+        (freed, namesakes.living, namesakes.silent)
+    };
+    // One that has ended in order has no use for it; the others have time to answer.
+    let long = Duration::from_hours(1);
+    assert_eq!(free(long).await, (vec![held[2]], 0, 2));
+    let called = async |boot| {
+        let mut tx = world.worker.sweep().await.unwrap();
+        fleet::is_called(&mut tx, boot).await.unwrap()
+    };
+    assert!(called(living).await && called(silent).await && !called(mine).await);
+    let sign = format!("UPDATE chat.workers SET last_seen_at = now() WHERE boot = '{living}'");
+    world.execute(&sign).await;
+    assert!(!called(living).await);
+    assert_eq!(free(long).await, (vec![], 1, 1));
+    // The time to answer is over.
+    assert_eq!(free(Duration::ZERO).await, (vec![held[1]], 1, 0));
+    assert_eq!(free(Duration::ZERO).await, (vec![], 1, 0));
+}
+
+#[tokio::test]
+async fn what_was_lost_before_comes_back_at_random_moments_and_in_the_end_not_at_all() {
+    const COUNT: usize = 12;
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..COUNT {
+        let conversation = world.conversation().await;
+        ids.push(world.send(conversation, "hello").await.generation.id);
+    }
+    let handover = Handover {
+        stagger: Duration::from_hours(1),
+        ..HANDOVER
+    };
+    // Between two crashes everything is due again.
+    let due = "UPDATE chat.generations SET run_at = now() WHERE status = 'queued'";
+    let spread = "SELECT count(DISTINCT run_at) FILTER (WHERE run_at > now()) || ' ' ||
+        bool_and(run_at <= now() + interval '1 hour' * power(2, attempt - 2)) FROM chat.generations";
+    for crash in 1..=5 {
+        world.execute(due).await;
+        assert_eq!(world.claim_for("w/1", &ids).await.len(), COUNT);
+        let mut tx = world.worker.sweep().await.unwrap();
+        let freed = generations::free_predecessor(&mut tx, "w", "w/2", &handover)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        match crash {
+            // A crash is mostly nobody's fault: at once.
+            1 => assert_eq!(
+                (freed.len(), &*world.value(spread).await),
+                (COUNT, "0 true")
+            ),
+            2..5 => assert_eq!(
+                (freed.len(), world.value(spread).await),
+                (COUNT, format!("{COUNT} true"))
+            ),
+            _ => assert!(freed.is_empty()),
+        }
+    }
+    let mut tx = world.worker.sweep().await.unwrap();
+    let given_up = generations::expired_leases(&mut tx, 100, Duration::ZERO)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(given_up.len(), COUNT);
+    assert!(
+        given_up
+            .iter()
+            .all(|one| one.failed == Some(FailureCode::AttemptsExhausted))
     );
 }

@@ -266,7 +266,9 @@ impl<'a> Subject<'a> {
             }
             Operation::LeaseRunsOut | Operation::DeadlinePasses => {
                 let expired = if matches!(operation, Operation::LeaseRunsOut) {
-                    generations::expired_leases(&mut tx, 1_000).await.unwrap()
+                    generations::expired_leases(&mut tx, 1_000, std::time::Duration::ZERO)
+                        .await
+                        .unwrap()
                 } else {
                     generations::expired_deadlines(&mut tx, 1_000)
                         .await
@@ -282,9 +284,14 @@ impl<'a> Subject<'a> {
             }
             Operation::FreePredecessor => {
                 let own = format!("{}/next boot", self.worker);
-                let freed = generations::free_predecessor(&mut tx, &self.worker, &own)
-                    .await
-                    .unwrap();
+                let freed = generations::free_predecessor(
+                    &mut tx,
+                    &self.worker,
+                    &own,
+                    &crate::common::HANDOVER,
+                )
+                .await
+                .unwrap();
                 found(&freed.iter().map(|(id, _)| *id).collect::<Vec<_>>())
             }
             _ => unreachable!("answered above"),
@@ -314,9 +321,11 @@ async fn every_operation_on_every_status() {
                 "{operation:?} made {status} {then}, which the state machine does not have"
             );
             if ["no", "fenced", "had ended"].contains(&answer.as_str()) {
+                // The last one ends the lease of what has no attempt left.
                 let moved = matches!(
-                    operation,
-                    Operation::LeaseRunsOut | Operation::DeadlinePasses
+                    (operation, from),
+                    (Operation::LeaseRunsOut | Operation::DeadlinePasses, _)
+                        | (Operation::FreePredecessor, From::LastAttempt)
                 );
                 let changed = whole != subject.whole().await;
                 assert!(

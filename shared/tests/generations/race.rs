@@ -184,7 +184,7 @@ async fn step(
         7 => {
             let mut tx = world.worker.sweep().await?;
             if maintenance::try_lock(&mut tx, "reconcile").await? {
-                generations::expired_leases(&mut tx, 10).await?;
+                generations::expired_leases(&mut tx, 10, std::time::Duration::ZERO).await?;
                 tx.commit().await?;
             }
         }
@@ -317,7 +317,9 @@ async fn drain(world: &World) {
     loop {
         world.execute("UPDATE chat.generations SET lease_until = now() - interval '1 second' WHERE status = 'in_progress'").await;
         let mut tx = world.worker.sweep().await.unwrap();
-        let expired = generations::expired_leases(&mut tx, 1_000).await.unwrap();
+        let expired = generations::expired_leases(&mut tx, 1_000, Duration::ZERO)
+            .await
+            .unwrap();
         generations::wake_after(&mut tx, &expired).await.unwrap();
         let all = &mut generations::Look::default();
         generations::wake_lost(&mut tx, all, 1_000).await.unwrap();

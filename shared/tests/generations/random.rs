@@ -72,6 +72,8 @@ struct Play<'a> {
     beliefs: [Belief; WORKERS],
     /// Who made the newest attempt, and in which life.
     owner: Option<(usize, u32)>,
+    /// The claim's lease was ended, because its worker started again and no attempt is left.
+    given_up: bool,
 }
 
 impl Play<'_> {
@@ -102,6 +104,7 @@ impl Play<'_> {
             self.beliefs[worker].token = claim.token;
             self.beliefs[worker].attempt = claim.attempt;
             self.owner = Some((worker, self.beliefs[worker].boot));
+            self.given_up = false;
         }
         Ok(())
     }
@@ -134,6 +137,7 @@ impl Play<'_> {
                 let renewed = generations::renew(&mut tx, &mine, LEASE).await.unwrap();
                 tx.commit().await.unwrap();
                 prop_assert_eq!(renewed.len(), usize::from(self.holds(worker)));
+                self.given_up &= renewed.is_empty();
             }
             Act::Release(worker) => {
                 let mut tx = world.worker.sweep().await.unwrap();
@@ -186,9 +190,10 @@ impl Play<'_> {
                 self.beliefs[worker].boot += 1;
                 let mut tx = world.worker.sweep().await.unwrap();
                 let (name, own) = (self.name(worker), self.worker_id(worker));
-                let freed = generations::free_predecessor(&mut tx, &name, &own)
-                    .await
-                    .unwrap();
+                let freed =
+                    generations::free_predecessor(&mut tx, &name, &own, &crate::common::HANDOVER)
+                        .await
+                        .unwrap();
                 tx.commit().await.unwrap();
                 // Of a life before the last as well.
                 let owned = self.owner.is_some_and(|(owner, _)| owner == worker);
@@ -199,6 +204,8 @@ impl Play<'_> {
                 prop_assert_eq!(freed.len(), usize::from(freeable));
                 if freeable {
                     self.model.status = Status::Queued;
+                } else if self.model.status == Status::InProgress && owned {
+                    self.given_up = true;
                 }
             }
             Act::LeaseRunsOut | Act::Sweep => {
@@ -209,10 +216,12 @@ impl Play<'_> {
                     world.execute(&sql).await;
                 }
                 let mut tx = world.worker.sweep().await.unwrap();
-                let expired = generations::expired_leases(&mut tx, 100).await.unwrap();
+                let expired = generations::expired_leases(&mut tx, 100, std::time::Duration::ZERO)
+                    .await
+                    .unwrap();
                 tx.commit().await.unwrap();
-                let out =
-                    matches!(act, Act::LeaseRunsOut) && self.model.status == Status::InProgress;
+                let out = self.model.status == Status::InProgress
+                    && (matches!(act, Act::LeaseRunsOut) || self.given_up);
                 prop_assert_eq!(expired.len(), usize::from(out));
                 if out {
                     let spent = self.model.attempt - self.model.forgiven >= MAX_ATTEMPTS;
@@ -304,6 +313,7 @@ async fn play(world: &World, acts: &[Act]) -> TestCaseResult {
         model,
         beliefs: [nothing; WORKERS],
         owner: None,
+        given_up: false,
     };
     let mut ended = None;
     for (number, act) in acts.iter().enumerate() {

@@ -177,7 +177,7 @@ async fn postgres_15_will_do() {
         1
     );
     assert!(
-        generations::expired_leases(&mut tx, 10)
+        generations::expired_leases(&mut tx, 10, std::time::Duration::ZERO)
             .await
             .unwrap()
             .is_empty()

@@ -133,10 +133,14 @@ async fn a_new_start_takes_the_place_of_the_old_one() {
         boot: Uuid::new_v4(),
         ..old.clone()
     };
-    let mut tx = world.worker.sweep().await.unwrap();
-    fleet::succeed(&mut tx, "w1", new.boot).await.unwrap();
-    tx.commit().await.unwrap();
     world.beat(&new).await;
+    let mut tx = world.worker.sweep().await.unwrap();
+    let called_at = fleet::call(&mut tx, new.boot).await.unwrap();
+    let wait = std::time::Duration::ZERO;
+    fleet::succeed(&mut tx, "w1", new.boot, called_at, wait)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
     let workers = world.workers().await;
     let status = |boot| {
         let of = |worker: &&FleetWorker| worker.boot == boot;

@@ -196,9 +196,13 @@ async fn every_end_is_named_alike_by_row_and_log() {
                 );
                 world.execute(&spent).await;
                 let mut tx = world.worker.sweep().await.unwrap();
-                let expired = shared::store::generations::expired_leases(&mut tx, 10)
-                    .await
-                    .unwrap();
+                let expired = shared::store::generations::expired_leases(
+                    &mut tx,
+                    10,
+                    std::time::Duration::ZERO,
+                )
+                .await
+                .unwrap();
                 tx.commit().await.unwrap();
                 Some(EventId::terminal(
                     expired[0].id,

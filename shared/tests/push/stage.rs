@@ -170,7 +170,7 @@ impl Stage {
             .execute("UPDATE chat.generations SET lease_until = now() - interval '1 second' WHERE status = 'in_progress'")
             .await;
         let mut tx = world.worker.sweep().await.unwrap();
-        shared::store::generations::expired_leases(&mut tx, 10)
+        shared::store::generations::expired_leases(&mut tx, 10, std::time::Duration::ZERO)
             .await
             .unwrap();
         tx.commit().await.unwrap();

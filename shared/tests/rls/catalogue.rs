@@ -16,9 +16,14 @@ const POLICIES: &str = "
     SELECT tablename::text, policyname::text, roles::text, COALESCE(qual, with_check), COALESCE(with_check, qual), cmd
     FROM pg_policies WHERE schemaname = 'chat' ORDER BY 1, 2";
 
-/// Tables about nobody, where the grants say all: sqlx's own list of migrations, the queues and the
-/// register of workers.
-const NOBODYS: [&str; 3] = ["_sqlx_migrations", "queues", "workers"];
+/// Tables about nobody, where the grants say all: sqlx's own list of migrations, where notifications
+/// go, the queues and the register of workers.
+const NOBODYS: [&str; 4] = [
+    "_sqlx_migrations",
+    "notification_destinations",
+    "queues",
+    "workers",
+];
 
 /// What is wrong with the tables and policies of the schema.
 async fn breaches(session: &mut Session) -> Vec<String> {
@@ -66,7 +71,11 @@ async fn breaches(session: &mut Session) -> Vec<String> {
             "{balas_operator}" if table == "audit_log" => {
                 using == "true" && check == "(user_id IS NULL)"
             }
-            "{balas_operator}" => table == "generations" && using == "true" && verb == "SELECT",
+            "{balas_operator}" => {
+                ["generations", "notifications"].contains(&table)
+                    && using == "true"
+                    && verb == "SELECT"
+            }
             _ => false,
         };
         if !allowed {

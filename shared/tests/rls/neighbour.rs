@@ -96,7 +96,10 @@ async fn person(world: &World) -> Person {
                 VALUES ('{id}', 'key', '\\x00', 200, '{{}}');
              INSERT INTO chat.feedback (message_id, user_id, rating) VALUES ('{message}', '{id}', 'up');
              INSERT INTO chat.audit_log (id, actor, action, subject, user_id)
-                VALUES ('{}', 'somebody', 'dead_letter.discard', '{generation}', '{id}')",
+                VALUES ('{}', 'somebody', 'dead_letter.discard', '{generation}', '{id}');
+             INSERT INTO chat.notifications (id, destination, user_id, conversation_id, generation_id, type, occurred_at)
+                VALUES ('{}', 'http', '{id}', '{conversation}', '{generation}', 'chat.generation.failed', now())",
+            new(),
             new(),
             new(),
             new(),
@@ -220,6 +223,11 @@ async fn nobody_reaches_a_neighbours_rows() {
             "messages INSERT",
             "messages SELECT",
             "messages UPDATE",
+            "notifications DELETE",
+            "notifications GIVE",
+            "notifications INSERT",
+            "notifications SELECT",
+            "notifications UPDATE",
             "usage_tracking INSERT",
         ]
     );
@@ -243,7 +251,14 @@ async fn an_operator_sees_the_work_and_not_the_words() {
             }
         }
     }
-    assert_eq!(through, ["audit_log SELECT", "generations SELECT"]);
+    assert_eq!(
+        through,
+        [
+            "audit_log SELECT",
+            "generations SELECT",
+            "notifications SELECT"
+        ]
+    );
     for column in ["partial_content", "usage", "claim_token", "*"] {
         let refused = session
             .run(&format!("SELECT {column} FROM chat.generations"))

@@ -14,7 +14,7 @@ pub(crate) struct Name {
 }
 
 /// Parts that the design names and that come with a later feature.
-pub(crate) const PLANNED: &[&str] = &["worker/src/inbound/", "worker/src/outbound/"];
+pub(crate) const PLANNED: &[&str] = &["worker/src/inbound/"];
 
 pub(crate) const NAMES: &[Name] = &[
     Name {
@@ -39,7 +39,12 @@ pub(crate) const NAMES: &[Name] = &[
     Name {
         words: &["lapin"],
         inside: &[],
-        home: PLANNED,
+        // The tests play the other side.
+        home: &[
+            "worker/src/inbound/",
+            "worker/src/outbound/",
+            "worker/tests/notifications/",
+        ],
         wall: "only worker::inbound and worker::outbound may name lapin",
     },
     Name {

@@ -1,5 +1,6 @@
 //! `balas-worker admin …`: the operator's view from a terminal, where the API is out of reach.
 
+mod notifications;
 mod tables;
 
 use std::process::ExitCode;
@@ -78,6 +79,8 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
+    #[command(flatten)]
+    Notifications(notifications::Command),
 }
 
 #[derive(Debug, Args)]
@@ -202,6 +205,9 @@ pub async fn run(config: AdminConfig, admin: Admin, clock: Clock) -> anyhow::Res
         Command::Discard { which } => {
             let settled = settle(&operator, which, &Verdict::Discard, &actor).await?;
             shown.settled(settled, "discarded")
+        }
+        Command::Notifications(command) => {
+            notifications::run(command, &operator, &actor, shown).await
         }
     }
 }

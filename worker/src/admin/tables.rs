@@ -13,7 +13,7 @@ const PLAIN: TableStyle = TableStyle::new()
 /// Of a message for the log, the table shows so many characters.
 const LAST_ERROR: usize = 70;
 /// What is not known, or does not apply.
-const NOTHING: &str = "-";
+pub(super) const NOTHING: &str = "-";
 
 pub(super) fn queues(queues: &[Queue], now: OffsetDateTime) -> String {
     let mut table = table(
@@ -171,7 +171,7 @@ pub(super) fn settled(
     }
 }
 
-fn table(heads: &[&str], numbers: std::ops::Range<usize>) -> Table {
+pub(super) fn table(heads: &[&str], numbers: std::ops::Range<usize>) -> Table {
     let mut table = Table::new();
     table.load_style(PLAIN).set_header(heads.to_vec());
     for column in numbers {
@@ -191,7 +191,7 @@ fn rate(per_second: f64) -> String {
 }
 
 /// Seconds in the two largest units that say something.
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     if seconds < 0.0 {
         return format!("-{}", span(-seconds));
     }
@@ -209,7 +209,7 @@ fn span(seconds: f64) -> String {
 }
 
 /// No line breaks, no control characters, and not too long.
-fn one_line(text: &str, most: usize) -> String {
+pub(super) fn one_line(text: &str, most: usize) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     let mut line: String = text.chars().take(most).map(plain).collect();
     if text.chars().nth(most).is_some() {

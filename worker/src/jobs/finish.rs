@@ -113,6 +113,7 @@ enum Stored {
 
 fn done(context: &Context, claim: &Claim, usage: &Usage) {
     count("completed");
+    context.wake.wake();
     let took =
         std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
     context.pace.note(

@@ -13,7 +13,7 @@ mod replies;
 mod title;
 
 pub use calls::{Calls, note_calls};
-pub use replies::{Replies, store_replies};
+pub use replies::{Replies, WaitingReplies, store_replies};
 
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use shared::push::Ended;
 use shared::store::generations::{self, Claim, Failed, History};
 
 use crate::context::Context;
+use crate::drain;
 use crate::queue::{AbortReason, RunningJob};
 
 /// How long a kind of work that this version does not know waits for a newer worker.
@@ -30,7 +31,9 @@ const FOR_A_NEWER_VERSION: Duration = Duration::from_secs(5);
 /// Does the work of a claim, whose history is apart from it, so that it is gone once the prompt is
 /// built.
 pub async fn run(context: &Context, claim: &Claim, history: History) {
-    let job = context.running.start(claim.id, claim.token);
+    let Some(job) = context.running.start(claim.id, claim.token) else {
+        return drain::give_back(context, &[(claim.id, claim.token)]).await;
+    };
     let pickup = (context.clock.now() - claim.queued_at)
         .as_seconds_f64()
         .max(0.0);
@@ -83,6 +86,7 @@ pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode,
         return;
     };
     count("failed");
+    context.wake.wake();
     metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => claim.kind.as_str()).increment(1);
     tracing::warn!(generation.id = %claim.id, code = %code, detail, "generation failed");
     // Nobody follows a title.
@@ -110,7 +114,10 @@ async fn unless_aborted<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, AbortReason> {
     tokio::select! {
-        done = work => Ok(done),
+        done = work => {
+            job.ending();
+            Ok(done)
+        }
         reason = job.aborted() => Err(reason),
     }
 }

@@ -11,7 +11,7 @@ use super::book::Book;
 use super::{count, finish, give_up, persist, put_back, unless_aborted};
 use crate::context::Context;
 use crate::prompt::{self, Turn};
-use crate::queue::RunningJob;
+use crate::queue::{AbortReason, RunningJob};
 use crate::upstream::{self, Answer, Call, Outcome};
 
 /// Messages that a title is made from.
@@ -65,7 +65,11 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
             )
             .await;
         }
-        Err(_) => {
+        Err(AbortReason::Drained) => {
+            count("drained");
+            book.book_dropped("drained").await;
+        }
+        Err(AbortReason::Lost) => {
             count("lost");
             book.book_dropped("stopped").await;
         }

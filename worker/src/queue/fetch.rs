@@ -7,8 +7,8 @@ use std::time::Duration;
 use rand::RngExt as _;
 use shared::domain::Priority;
 use shared::queue::{self, Waited, Waiter, push_front};
-use shared::store::StoreResult;
 use shared::store::generations::{self, Claim, Claimer, Room};
+use shared::store::{StoreError, StoreResult};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,6 +20,10 @@ use crate::context::Context;
 const HANDED_ON: usize = 128;
 /// How often the table is asked while Redis is away.
 const WITHOUT_REDIS: Duration = Duration::from_millis(250);
+/// A claim that takes longer has met a connection that is dead.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(10);
+/// How long after a stop the wait for ids may go on.
+const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Claims work for as long as the worker takes any.
 #[derive(Debug)]
@@ -51,8 +55,8 @@ impl Fetcher {
     }
 
     /// Fetches until `stopping`. Ids that were popped but not claimed when something failed are
-    /// found again in the table.
-    pub async fn run(self, stopping: CancellationToken) {
+    /// found again in the table; those that come after the stop go back, unless `hurry`.
+    pub async fn run(self, stopping: &CancellationToken, hurry: &CancellationToken) {
         let context = &self.context;
         let mut waiter = Waiter::new(
             context.redis.clone(),
@@ -60,61 +64,77 @@ impl Fetcher {
             context.config.queue.block,
         );
         let mut failures = 0_u32;
-        loop {
-            let Some((room, open)) = stopping.run_until_cancelled(self.room()).await else {
-                return;
+        let progress = &context.progress;
+        while let Some((room, open)) = stopping.run_until_cancelled(self.room()).await {
+            let wait = progress.fetching(self.wait(&mut waiter, &room, &open));
+            let Some(fetched) = until_stopped(wait, stopping, hurry).await else {
+                break;
             };
-            let Some(fetched) = stopping
-                .run_until_cancelled(self.wait(&mut waiter, &room, &open))
-                .await
-            else {
-                return;
-            };
+            if stopping.is_cancelled() {
+                if let Fetched::Ids(queue, ids) = fetched {
+                    self.put_back(queue, ids).await;
+                }
+                break;
+            }
             // A claim is never interrupted: what it took must be handed on or its lease must run out.
             let claims = match fetched {
-                Fetched::Ids(ids) if ids.is_empty() => continue,
-                Fetched::Ids(ids) => self.claim(Take::Ids(&ids)).await,
-                Fetched::Nothing => self.claim(Take::Ready(&room)).await,
+                Fetched::LookAgain => continue,
+                Fetched::Ids(_, ids) => self.claim_in_time(Take::Ids(&ids)).await,
+                Fetched::Nothing => self.claim_in_time(Take::Ready(&room)).await,
             };
             match claims {
                 Ok(claims) => {
                     failures = 0;
                     if self.hand_on(claims).await.is_err() {
-                        return;
+                        break;
                     }
+                    continue;
                 }
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    if failures == 1 {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "claiming nothing: the database is away"
-                        );
-                    }
-                    let pause = back_off(failures);
-                    if stopping
-                        .run_until_cancelled(tokio::time::sleep(pause))
-                        .await
-                        .is_none()
-                    {
-                        return;
-                    }
-                }
+                Err(error) if failures == 0 => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "claiming nothing: the database is away"
+                ),
+                Err(_) => {}
+            }
+            failures = failures.saturating_add(1);
+            let pause = tokio::time::sleep(back_off(failures));
+            let pause = progress.fetching(pause);
+            if stopping.run_until_cancelled(pause).await.is_none() {
+                break;
             }
         }
+        progress.fetch_ended();
     }
 
     /// Waits until there is a place for what the open queues may have. Nobody else takes one, so there
     /// will be as many when the claims are made.
     async fn room(&self) -> (Room, Vec<Priority>) {
+        let progress = &self.context.progress;
         loop {
-            let open = self.context.gates.open().await;
+            let open = progress.fetching(self.context.gates.open()).await;
             if let Some(room) = self.shares.room(&open) {
                 return (room, open);
             }
             // A queue that opens meanwhile may have a place.
             let look_again = self.context.config.queue.block;
-            let _ = tokio::time::timeout(look_again, self.shares.freed()).await;
+            let freed = tokio::time::timeout(look_again, self.shares.freed());
+            let _ = progress.fetching(freed).await;
+        }
+    }
+
+    /// Ids for another worker, or for later: they wait where they were.
+    async fn put_back(&self, queue: Priority, ids: Vec<Uuid>) {
+        let back = ids.into_iter().rev().map(|id| (id, queue));
+        if let Err(failure) = push_front(&self.context.redis, back).await {
+            tracing::debug!(%failure, "hints not put back");
+        }
+    }
+
+    /// What a claim that got no answer may have taken is freed when the lease runs out.
+    async fn claim_in_time(&self, what: Take<'_>) -> Result<Vec<Claim>, NotClaimed> {
+        match tokio::time::timeout(CLAIMED_WITHIN, self.claim(what)).await {
+            Ok(claims) => Ok(claims?),
+            Err(_) => Err(NotClaimed::NoAnswer),
         }
     }
 
@@ -126,19 +146,16 @@ impl Fetcher {
         };
         match waited {
             Ok(Waited::Nothing) => Fetched::Nothing,
-            Ok(Waited::Nudged) => Fetched::Ids(Vec::new()),
-            // Paused while the wait went on: they wait where they were.
+            Ok(Waited::Nudged) => Fetched::LookAgain,
+            // Paused while the wait went on.
             Ok(Waited::Ids(queue, ids)) if !self.context.gates.is_open(queue) => {
-                let back = ids.into_iter().rev().map(|id| (id, queue));
-                if let Err(failure) = push_front(&self.context.redis, back).await {
-                    tracing::debug!(%failure, "hints of a paused queue not put back");
-                }
-                Fetched::Ids(Vec::new())
+                self.put_back(queue, ids).await;
+                Fetched::LookAgain
             }
             Ok(Waited::Ids(queue, ids)) => {
                 let empty = queues.into_iter().take_while(|asked| *asked != queue);
                 self.shares.had_none(empty);
-                Fetched::Ids(ids)
+                Fetched::Ids(queue, ids)
             }
             Err(failure) => {
                 tracing::debug!(%failure, "no hints; asking the table");
@@ -204,6 +221,7 @@ impl Fetcher {
             .collect();
         for job in jobs {
             self.jobs.send(job).await.map_err(drop)?;
+            self.context.progress.handed_on();
         }
         Ok(())
     }
@@ -229,8 +247,34 @@ fn without_more(room: &Room, claims: &[Claim]) -> Vec<Priority> {
     had_less.map(|(queue, _)| *queue).collect()
 }
 
+#[derive(Debug, thiserror::Error)]
+enum NotClaimed {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("failed to claim: the database does not answer")]
+    NoAnswer,
+}
+
+/// Waits to the end also after a stop, because what Redis hands out meanwhile would be lost with its
+/// answer. None when there is no time for that.
+async fn until_stopped<T>(
+    wait: impl Future<Output = T>,
+    stopping: &CancellationToken,
+    hurry: &CancellationToken,
+) -> Option<T> {
+    let too_long = async {
+        stopping.cancelled().await;
+        let _ = tokio::time::timeout(STOPPED_WITHIN, hurry.cancelled()).await;
+    };
+    tokio::select! {
+        done = wait => Some(done),
+        () = too_long => None,
+    }
+}
+
 enum Fetched {
-    Ids(Vec<Uuid>),
+    Ids(Priority, Vec<Uuid>),
+    LookAgain,
     Nothing,
 }
 

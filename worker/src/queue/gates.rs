@@ -1,13 +1,14 @@
 //! Which queues this worker may take from.
 //!
 //! The truth is `chat.queues`; every worker looks at it each second, and at once when it hears a
-//! broadcast. Until it has seen it once it takes nothing, so that a pause survives a restart.
+//! broadcast. Until it has seen it once it takes nothing, so that a pause survives a restart. The same
+//! look shows whether somebody of its name has called the roll.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::domain::Priority;
-use shared::store::{StoreResult, queues};
+use shared::store::{StoreResult, fleet, queues};
 use tokio::sync::{Notify, watch};
 
 use crate::context::Context;
@@ -88,7 +89,12 @@ pub async fn watch_gates(context: Arc<Context>) {
 }
 
 async fn look(context: &Context) -> StoreResult<Vec<Priority>> {
-    queues::paused(&mut context.db.sweep().await?).await
+    let mut tx = context.db.sweep().await?;
+    let paused = queues::paused(&mut tx).await?;
+    if fleet::is_called(&mut tx, context.boot).await? {
+        context.called.notify_one();
+    }
+    Ok(paused)
 }
 
 #[cfg(test)]

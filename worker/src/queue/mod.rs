@@ -16,6 +16,7 @@ pub use backend::{Job, QueueBackend};
 pub use fetch::Fetcher;
 pub use gates::{Gates, watch_gates};
 pub use reconcile::reconcile;
+pub(crate) use renew::beat;
 pub use renew::renew;
 pub use running::{AbortReason, Running, RunningJob};
 pub use shares::{Place, Shares};

@@ -86,7 +86,8 @@ async fn sweep(
     }
     let mut pass = Pass::default();
     if with_leases {
-        pass.leases = generations::expired_leases(&mut tx, BATCH).await?;
+        pass.leases =
+            generations::expired_leases(&mut tx, BATCH, context.config.queue.stagger()).await?;
     }
     pass.deadlines = generations::expired_deadlines(&mut tx, BATCH).await?;
     for ended in [&pass.leases, &pass.deadlines] {

@@ -1,6 +1,7 @@
 //! Keeping the leases of everything this worker runs, and its place in the register.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::store::fleet::{self, Beat};
 use shared::store::{StoreResult, SweepTx, generations};
@@ -8,21 +9,33 @@ use tokio::time::MissedTickBehavior;
 
 use crate::context::Context;
 
+/// A renewal that takes longer has met a connection that is dead.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Renews for ever, also while the worker drains.
 pub async fn renew(context: Arc<Context>) {
     let mut ticks = tokio::time::interval(context.config.queue.renew_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        let turn = async {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = context.called.notified() => {}
+            }
+        };
+        context.progress.renewing(turn).await;
         let claims = context.running.claims();
         metrics::gauge!(shared::metrics::IN_FLIGHT).set(claims.len() as f64);
-        match renew_once(&context, &claims).await {
-            Ok(renewed) => context.running.abort_lost(&claims, &renewed),
+        let renewed = tokio::time::timeout(PATIENCE, renew_once(&context, &claims)).await;
+        context.progress.renewed(matches!(renewed, Ok(Ok(_))));
+        match renewed {
+            Ok(Ok(renewed)) => context.running.abort_lost(&claims, &renewed),
             // Nobody can take the rows over while the database is away, so the jobs go on.
-            Err(error) => tracing::warn!(
+            Ok(Err(error)) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "leases not renewed"
             ),
+            Err(_) => tracing::warn!("leases not renewed: the database does not answer"),
         }
     }
 }
@@ -42,7 +55,7 @@ async fn renew_once(
 }
 
 /// Signs the register of workers.
-async fn beat(context: &Context, tx: &mut SweepTx) -> StoreResult<()> {
+pub(crate) async fn beat(context: &Context, tx: &mut SweepTx) -> StoreResult<()> {
     let score = context.tally.score();
     let settings = &context.config.queue;
     let places = f64::from(settings.concurrency);

@@ -1,6 +1,7 @@
 //! What runs on this worker right now, and how it is told to stop.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -19,11 +20,16 @@ pub enum AbortReason {
 #[derive(Debug, Default)]
 pub struct Running {
     jobs: Mutex<HashMap<Uuid, Entry>>,
+    /// The worker gives everything back; written under the lock of the jobs.
+    closed: AtomicBool,
+    not_given_back: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Entry {
     token: Uuid,
+    /// The upstream is done with it.
+    ending: bool,
     abort: Arc<Abort>,
 }
 
@@ -43,23 +49,49 @@ pub struct RunningJob<'a> {
 }
 
 impl Running {
-    /// Registers a job.
+    /// Registers a job. None when it comes too late: everything has been given back already, and so
+    /// has this claim to be.
     #[must_use]
-    pub fn start(&self, id: Uuid, token: Uuid) -> RunningJob<'_> {
+    pub fn start(&self, id: Uuid, token: Uuid) -> Option<RunningJob<'_>> {
         let abort = Arc::new(Abort::default());
-        self.lock().insert(
+        let mut jobs = self.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        jobs.insert(
             id,
             Entry {
                 token,
+                ending: false,
                 abort: Arc::clone(&abort),
             },
         );
-        RunningJob {
+        drop(jobs);
+        Some(RunningJob {
             running: self,
             id,
             token,
             abort,
-        }
+        })
+    }
+
+    /// Lets no more jobs begin. Returns those to give back: all but the ones that are being stored.
+    pub fn close(&self) -> Vec<(Uuid, Uuid)> {
+        let jobs = self.lock();
+        self.closed.store(true, Ordering::Relaxed);
+        let open = jobs.iter().filter(|(_, entry)| !entry.ending);
+        open.map(|(id, entry)| (*id, entry.token)).collect()
+    }
+
+    /// Something could not be given back.
+    pub fn not_given_back(&self) {
+        self.not_given_back.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether everything is stored or was given back.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_empty() && !self.not_given_back.load(Ordering::Relaxed)
     }
 
     /// The ids and tokens of all jobs.
@@ -114,6 +146,16 @@ impl Abort {
 }
 
 impl RunningJob<'_> {
+    /// The upstream is done: what remains is to store what came of it, which a drain lets happen.
+    pub fn ending(&self) {
+        let mut jobs = self.running.lock();
+        if let Some(entry) = jobs.get_mut(&self.id)
+            && entry.token == self.token
+        {
+            entry.ending = true;
+        }
+    }
+
     /// Waits until the job must stop.
     pub async fn aborted(&self) -> AbortReason {
         self.abort.signal.cancelled().await;
@@ -147,9 +189,9 @@ mod tests {
         let running = Running::default();
         let id = Uuid::new_v4();
         let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
-        let first = running.start(id, old);
+        let first = running.start(id, old).unwrap();
         let asked = running.claims();
-        let second = running.start(id, new);
+        let second = running.start(id, new).unwrap();
         running.abort_lost(&asked, &[]);
         assert!(!second.abort.signal.is_cancelled());
         drop(first);
@@ -158,5 +200,22 @@ mod tests {
         assert_eq!(second.aborted().await, AbortReason::Lost);
         drop(second);
         assert!(running.is_empty());
+    }
+
+    #[test]
+    fn what_is_being_stored_is_not_given_back_and_nothing_begins_after_the_end() {
+        let running = Running::default();
+        let [asking, storing, late] = [1, 2, 3].map(Uuid::from_u128);
+        let first = running.start(asking, asking).unwrap();
+        let second = running.start(storing, storing).unwrap();
+        second.ending();
+        assert_eq!(running.close(), [(asking, asking)]);
+        assert!(running.start(late, late).is_none());
+        drop(first);
+        assert!(!running.is_settled());
+        drop(second);
+        assert!(running.is_settled());
+        running.not_given_back();
+        assert!(!running.is_settled());
     }
 }

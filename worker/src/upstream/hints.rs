@@ -76,7 +76,7 @@ fn duration(seconds: f64) -> Duration {
 }
 
 /// `Retry-After`: seconds or an HTTP date.
-fn seconds_or_date(text: &str, now: OffsetDateTime) -> Option<Duration> {
+pub(crate) fn seconds_or_date(text: &str, now: OffsetDateTime) -> Option<Duration> {
     if let Some(seconds) = seconds(text) {
         return Some(duration(seconds));
     }

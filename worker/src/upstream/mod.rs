@@ -35,6 +35,7 @@ pub use chain::run;
 pub use client::{BuildError, Client};
 pub use config::{Dialect, Timeouts, UpstreamConfig};
 pub use error::ErrorClass;
+pub(crate) use hints::seconds_or_date as retry_after;
 pub use record::{Answer, CallRecord, TokenUsage};
 pub use request::{ChatMessage, ChatRole, Content, ImageUrl, Part, shorten};
 pub use stream::MAX_REPLY_BYTES;

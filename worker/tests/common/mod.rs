@@ -91,7 +91,12 @@ impl Fleet {
         self.worker_with(name, &[])
     }
 
-    pub(crate) fn worker_with(&self, name: &str, settings: &[(&str, &str)]) -> TestWorker {
+    /// The environment of a worker.
+    pub(crate) fn settings(
+        &self,
+        name: &str,
+        settings: &[(&'static str, &str)],
+    ) -> Vec<(&'static str, String)> {
         let redis = self.env.redis_config();
         let defaults = [
             ("DATABASE_URL", self.env.database_url().to_owned()),
@@ -114,9 +119,18 @@ impl Fleet {
         let given = settings
             .iter()
             .map(|(name, value)| (*name, (*value).to_owned()));
-        let mut vars = Vars::from_map(defaults.into_iter().chain(given));
+        defaults.into_iter().chain(given).collect()
+    }
+
+    pub(crate) fn config(&self, name: &str, settings: &[(&'static str, &str)]) -> WorkerConfig {
+        let mut vars = Vars::from_map(self.settings(name, settings));
         let config = WorkerConfig::from_vars(&mut vars);
         vars.finish().unwrap();
+        config
+    }
+
+    pub(crate) fn worker_with(&self, name: &str, settings: &[(&'static str, &str)]) -> TestWorker {
+        let config = self.config(name, settings);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -23,7 +23,7 @@ use crate::{
 
 /// Variables of the product that a person may have set in the shell. A test that picked one up
 /// could write to a real database or spend real money.
-const NOT_FOR_TESTS: [&str; 11] = [
+const NOT_FOR_TESTS: [&str; 19] = [
     "DATABASE_URL",
     "MIGRATE_DATABASE_URL",
     "REDIS_URL",
@@ -34,6 +34,14 @@ const NOT_FOR_TESTS: [&str; 11] = [
     "OPENROUTER_BASE_URL",
     "JWT_SECRET",
     "INTERNAL_SERVICE_KEY",
+    "NOTIFICATION_TRANSPORT",
+    "NOTIFICATION_SERVICE_URL",
+    "NOTIFICATION_SIGNING_SECRET",
+    "NOTIFICATION_SERVICE_KEY",
+    "NOTIFICATION_ALLOW_PRIVATE",
+    "NOTIFICATION_EXCHANGE",
+    "NOTIFICATION_CONCURRENCY",
+    "NOTIFICATION_TIMEOUT",
     "PORT",
 ];
 

@@ -1,6 +1,7 @@
 //! `/internal`: what other services and operators may do, with a service key.
 
 pub(super) mod dead_letters;
+pub(super) mod dead_notifications;
 pub(super) mod queues;
 pub(super) mod workers;
 

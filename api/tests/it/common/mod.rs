@@ -1,6 +1,7 @@
 //! One application per test.
 
 mod client;
+mod process;
 mod replica;
 mod shown;
 mod socket;
@@ -15,6 +16,7 @@ use shared::testing::TestEnv;
 use uuid::Uuid;
 
 pub(crate) use client::{Answer, Client, SERVICE_KEY, forged_token, now, token_with};
+pub(crate) use process::Process;
 pub(crate) use replica::{Replica, TestWorker};
 pub(crate) use socket::Socket;
 pub(crate) use sse::EventStream;

@@ -130,7 +130,12 @@ impl Drop for TestWorker {
     }
 }
 
-fn config(env: &TestEnv, simulator: &Simulator, settings: &[(&'static str, String)]) -> Config {
+/// The environment of a replica.
+pub(super) fn environment(
+    env: &TestEnv,
+    simulator: &Simulator,
+    settings: &[(&'static str, String)],
+) -> Vec<(&'static str, String)> {
     let redis = env.redis_config();
     let defaults = [
         ("PORT", "0".to_owned()),
@@ -147,7 +152,11 @@ fn config(env: &TestEnv, simulator: &Simulator, settings: &[(&'static str, Strin
         ("RATE_LIMIT_CONVERSATIONS_PER_DAY", "10000".to_owned()),
     ];
     let given = settings.iter().map(|(name, value)| (*name, value.clone()));
-    let mut vars = Vars::from_map(defaults.into_iter().chain(given));
+    defaults.into_iter().chain(given).collect()
+}
+
+fn config(env: &TestEnv, simulator: &Simulator, settings: &[(&'static str, String)]) -> Config {
+    let mut vars = Vars::from_map(environment(env, simulator, settings));
     let config = Config::from_vars(&mut vars);
     vars.finish().unwrap();
     config

@@ -330,8 +330,24 @@ pub async fn retry_later(
     Ok(updated.rows_affected() == 1)
 }
 
-/// Frees what an earlier life of this worker left: same name, other boot. Its attempt counts, so
-/// that a generation that kills its worker is given up in the end.
+/// How a worker takes over from its predecessor.
+#[derive(Clone, Copy, Debug)]
+pub struct Handover {
+    /// When it asked who of its name lives.
+    pub called_at: OffsetDateTime,
+    /// How long those had time to sign.
+    pub wait: Duration,
+    /// See [`free_predecessor`].
+    pub stagger: Duration,
+}
+
+/// Frees what an earlier life of this worker left: same name, other boot, and it has ended, is not
+/// known, or did not sign the register within `wait` after the call. Its attempt counts, so that a
+/// generation that kills its worker is given up in the end: the lease of one whose attempts are used up
+/// ends now, and the next sweep fails it.
+///
+/// What has been lost before comes back at a random moment within `stagger`, twice that the next time,
+/// and so on: one that kills its worker must not meet the same neighbours again and again.
 ///
 /// # Errors
 /// When the database fails.
@@ -339,20 +355,36 @@ pub async fn free_predecessor(
     tx: &mut SweepTx,
     name: &str,
     worker_id: &str,
+    handover: &Handover,
 ) -> StoreResult<Vec<(Uuid, Priority)>> {
     let freed = sqlx::query!(
-        r#"UPDATE chat.generations g
-           SET status = 'queued', claim_token = NULL, lease_until = NULL, run_at = now()
-           WHERE g.status = 'in_progress' AND split_part(g.worker_id, '/', 1) = $1 AND g.worker_id <> $2
-             AND g.attempt - g.forgiven < g.max_attempts
-           RETURNING g.id, g.priority AS "priority: Priority""#,
+        r#"WITH left_behind AS MATERIALIZED (
+               SELECT g.id, g.attempt - g.forgiven AS counted, g.attempt - g.forgiven >= g.max_attempts AS spent
+               FROM chat.generations g LEFT JOIN chat.workers w ON w.name || '/' || w.boot = g.worker_id
+               WHERE g.status = 'in_progress' AND split_part(g.worker_id, '/', 1) = $1 AND g.worker_id <> $2
+                 AND (w.boot IS NULL OR w.stopped_at IS NOT NULL
+                      OR w.last_seen_at <= $3 AND now() >= $3 + $4 * interval '1 second')
+               FOR UPDATE OF g SKIP LOCKED
+           )
+           UPDATE chat.generations g
+           SET status = CASE WHEN l.spent THEN 'in_progress' ELSE 'queued' END,
+               claim_token = CASE WHEN l.spent THEN g.claim_token END,
+               lease_until = CASE WHEN l.spent THEN now() END,
+               run_at = now() + CASE WHEN l.counted < 2 THEN 0
+                                     ELSE random() * $5 * power(2, least(l.counted - 2, 6)) END * interval '1 second'
+           FROM left_behind l WHERE g.id = l.id
+           RETURNING g.id, g.priority AS "priority: Priority", l.spent AS "spent!""#,
         name,
         worker_id,
+        handover.called_at,
+        handover.wait.as_secs_f64(),
+        handover.stagger.as_secs_f64(),
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(freed
         .into_iter()
+        .filter(|row| !row.spent)
         .map(|row| (row.id, row.priority))
         .collect())
 }

@@ -19,7 +19,7 @@ pub use accept::{
 };
 pub use cancel::{Cancelled, Stopped, cancel, cancel_unfinished, keep_partial};
 pub use claim::{
-    Claim, Claimer, claim, claim_ready, free_predecessor, release, renew, retry_later,
+    Claim, Claimer, Handover, claim, claim_ready, free_predecessor, release, renew, retry_later,
 };
 pub use finish::{
     Failed, Finish, Finished, Next, TitleFinished, fail, finish, finish_many, finish_title,

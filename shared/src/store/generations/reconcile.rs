@@ -1,5 +1,7 @@
 //! What the sweeps find and repair. Every pass is idempotent.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::domain::{FailureCode, GenerationKind, Priority};
@@ -34,26 +36,35 @@ pub struct Expired {
 }
 
 /// Takes generations from workers whose lease ran out: back to the queue, or failed where the
-/// attempts are used up.
+/// attempts are used up. What has been lost before is staggered as in
+/// [`free_predecessor`](super::free_predecessor).
 ///
 /// # Errors
 /// When the database fails.
-pub async fn expired_leases(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<Expired>> {
+pub async fn expired_leases(
+    tx: &mut SweepTx,
+    limit: i64,
+    stagger: Duration,
+) -> StoreResult<Vec<Expired>> {
     let expired = sqlx::query_as!(
         Expired,
         r#"WITH expired AS MATERIALIZED (
-               SELECT id, attempt - forgiven >= max_attempts AS spent FROM chat.generations
+               SELECT id, attempt - forgiven AS counted, attempt - forgiven >= max_attempts AS spent
+               FROM chat.generations
                WHERE status = 'in_progress' AND lease_until < now() LIMIT $1 FOR UPDATE SKIP LOCKED
            )
            UPDATE chat.generations g
            SET status = CASE WHEN e.spent THEN 'failed' ELSE 'queued' END, claim_token = NULL, lease_until = NULL,
-               run_at = now(), error_code = CASE WHEN e.spent THEN 'attempts_exhausted' END,
+               run_at = now() + CASE WHEN e.counted < 2 THEN 0
+                                     ELSE random() * $2 * power(2, least(e.counted - 2, 6)) END * interval '1 second',
+               error_code = CASE WHEN e.spent THEN 'attempts_exhausted' END,
                error_detail = 'the lease ran out on ' || g.worker_id,
                finished_at = CASE WHEN e.spent THEN now() END
            FROM expired e WHERE g.id = e.id
            RETURNING g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
                      g.priority AS "priority: Priority", g.attempt, g.error_code AS "failed: FailureCode""#,
-        limit
+        limit,
+        stagger.as_secs_f64(),
     )
     .fetch_all(tx.conn())
     .await?;

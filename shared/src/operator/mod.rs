@@ -3,6 +3,10 @@
 //!
 //! Each act is committed, with its line in the trail, before anybody is told.
 
+mod notifications;
+
+pub use notifications::{Fate, Notifications, SettledNotification};
+
 use uuid::Uuid;
 
 use crate::clock::Clock;
