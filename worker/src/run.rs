@@ -87,7 +87,7 @@ pub async fn run_watched(
     let (fetcher, claims) = Fetcher::new(Arc::clone(&context));
     let ends = lifecycle.clone();
     lifecycle.run("fetch", async move {
-        fetcher.run(ends.stopping(), ends.hurry()).await;
+        Box::pin(fetcher.run(ends.stopping(), ends.hurry())).await;
     });
     let handling = handle::run(
         Arc::clone(&context),

@@ -20,7 +20,7 @@ const HELD: &str = "[[sim:hold=3]] go on";
 
 impl Fleet {
     /// A worker that gives no reply up that stands still.
-    fn patient_worker(&self, settings: &[(&str, &str)]) -> TestWorker {
+    fn patient_worker(&self, settings: &[(&'static str, &str)]) -> TestWorker {
         let patience = [
             ("UPSTREAM_FIRST_TOKEN_TIMEOUT", "600"),
             ("UPSTREAM_IDLE_TIMEOUT", "600"),

@@ -240,7 +240,7 @@ impl Crowd {
 
     async fn sweep(&self, with_lost: bool) -> StoreResult<()> {
         let mut tx = self.world.worker.sweep().await?;
-        let leases = generations::expired_leases(&mut tx, 1_000).await?;
+        let leases = generations::expired_leases(&mut tx, 1_000, std::time::Duration::ZERO).await?;
         generations::wake_after(&mut tx, &leases).await?;
         let deadlines = generations::expired_deadlines(&mut tx, 1_000).await?;
         generations::wake_after(&mut tx, &deadlines).await?;

@@ -10,7 +10,7 @@ use shared::store::generations::{
 };
 use uuid::Uuid;
 
-use crate::common::{Sent, World, chain, new_generation, text};
+use crate::common::{HANDOVER, Sent, World, chain, new_generation, text};
 
 const STANDARD: Priority = Priority::Standard;
 
@@ -240,7 +240,9 @@ async fn every_end_frees_the_place_and_what_goes_back_keeps_it() {
                      WHERE id = '{active}'"
                 );
                 world.execute(&overdue).await;
-                let expired = generations::expired_leases(&mut tx, 10).await.unwrap();
+                let expired = generations::expired_leases(&mut tx, 10, Duration::ZERO)
+                    .await
+                    .unwrap();
                 assert_eq!(expired.len(), 1);
                 generations::wake_after(&mut tx, &expired).await.unwrap()
             }
@@ -268,7 +270,9 @@ async fn every_end_frees_the_place_and_what_goes_back_keeps_it() {
                 Vec::new()
             }
             After::Restart => {
-                let freed = generations::free_predecessor(&mut tx, "worker", "worker/next").await;
+                let freed =
+                    generations::free_predecessor(&mut tx, "worker", "worker/next", &HANDOVER)
+                        .await;
                 assert_eq!(freed.unwrap().len(), 1);
                 Vec::new()
             }

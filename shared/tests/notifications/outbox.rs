@@ -139,7 +139,7 @@ async fn what_the_sweeps_end_is_told() {
     let mut tx = world.worker.sweep_async().await.unwrap();
     assert!(maintenance::try_lock(&mut tx, "reconcile").await.unwrap());
     assert_eq!(
-        generations::expired_leases(&mut tx, 10)
+        generations::expired_leases(&mut tx, 10, std::time::Duration::ZERO)
             .await
             .unwrap()
             .len(),

@@ -1,6 +1,7 @@
 //! The fetcher: waits for ids, claims them, and hands on what it got.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,13 +67,13 @@ impl Fetcher {
         let mut failures = 0_u32;
         let progress = &context.progress;
         while let Some((room, open)) = stopping.run_until_cancelled(self.room()).await {
-            let wait = progress.fetching(self.wait(&mut waiter, &room, &open));
+            let wait = pin!(progress.fetching(self.wait(&mut waiter, &room, &open)));
             let Some(fetched) = until_stopped(wait, stopping, hurry).await else {
                 break;
             };
             if stopping.is_cancelled() {
                 if let Fetched::Ids(queue, ids) = fetched {
-                    self.put_back(queue, ids).await;
+                    Box::pin(self.put_back(queue, ids)).await;
                 }
                 break;
             }
@@ -149,7 +150,7 @@ impl Fetcher {
             Ok(Waited::Nudged) => Fetched::LookAgain,
             // Paused while the wait went on.
             Ok(Waited::Ids(queue, ids)) if !self.context.gates.is_open(queue) => {
-                self.put_back(queue, ids).await;
+                Box::pin(self.put_back(queue, ids)).await;
                 Fetched::LookAgain
             }
             Ok(Waited::Ids(queue, ids)) => {
@@ -173,7 +174,7 @@ impl Fetcher {
             loop {
                 let room = self.shares.room(open);
                 if room.is_some_and(|room| asks_less(&room.queues()))
-                    && queue::nudge(&self.context.redis, self.context.boot)
+                    && Box::pin(queue::nudge(&self.context.redis, self.context.boot))
                         .await
                         .is_ok()
                 {
