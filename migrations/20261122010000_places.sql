@@ -8,9 +8,10 @@ ALTER TABLE chat.generations
     -- of its person.
     ADD COLUMN parked text,
     -- Not validated, which would read the whole table under a lock: no old row has the column.
-    ADD CONSTRAINT generations_parked_check CHECK (parked IN ('turn', 'place')) NOT VALID,
-    ADD CONSTRAINT generations_parked_is_never_due
-        CHECK (parked IS NULL OR (run_at = 'infinity' AND status <> 'in_progress')) NOT VALID;
+    -- And no constraint ties it to the status or to when it is due: a statement that was begun before
+    -- a generation was woken finds its old version first, and Postgres checks constraints on what that
+    -- would become before it looks for the new one. What wakes changes both at once.
+    ADD CONSTRAINT generations_parked_check CHECK (parked IN ('turn', 'place')) NOT VALID;
 
 ALTER TABLE chat.queues
     -- Generations that wait for their turn or a place; `depth` has the others.
