@@ -141,7 +141,11 @@ async fn read_requests(
                     sent = start.max(sent);
                     let mut releases = shared.releases.subscribe();
                     trap.tell(&shared.name);
-                    let _ = releases.changed().await;
+                    tokio::select! {
+                        _ = releases.changed() => {}
+                        // What is held dies with its sender: the server must hear of that as without us.
+                        () = gone(&mut from) => return Ok(End::Closed),
+                    }
                 }
                 Reaction::Hold(trap) => {
                     wire.hold(Some(trap));
@@ -157,6 +161,15 @@ async fn read_requests(
             }
         }
         send(&pieces, chunk.slice(sent..)).await;
+    }
+}
+
+/// Waits until the other side has closed the connection.
+async fn gone(from: &mut OwnedReadHalf) {
+    match from.peek(&mut [0]).await {
+        Ok(0) | Err(_) => {}
+        // It has more to say, and will not be asked before what is held goes on.
+        Ok(_) => std::future::pending().await,
     }
 }
 

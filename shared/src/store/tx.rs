@@ -70,6 +70,13 @@ fn session_options(options: PgConnectOptions, role: ServingRole) -> PgConnectOpt
     // A process that stands still or is cut off in the middle of a transaction would hold its locks
     // for ever. None of ours waits for anything but its next statement.
     let options = options.options([("idle_in_transaction_session_timeout", STANDS_STILL)]);
+    // Nor would the database ever hear of a machine that vanished in the middle of a statement: it asks
+    // after 10 s of silence, and gives up another 15 s later.
+    let options = options.options([
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+    ]);
     if options.get_username() == role.as_str() {
         return options;
     }
