@@ -3,7 +3,7 @@
 //! Users are subscribed to while somebody here listens. After the connection was lost every
 //! listener is told of a gap and reads the logs it follows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,9 +19,12 @@ use crate::redis::{Redis, RedisFailure};
 /// Events a listener may fall behind. One that falls further is told of a gap and its buffer stays
 /// as it is, so memory is bounded whatever a client does.
 const BUFFER: usize = 256;
-/// How long a new listener waits for its subscription before it goes on without: Redis is away,
-/// and the gap that is reported once it is back covers what was missed.
+/// How long a new listener waits for its subscription before it goes on without: Redis is away or
+/// busy, and the gap that is reported once it is subscribed to covers what was missed.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Subscriptions changed at a time: when a replica goes, thousands of clients come at once, and a round
+/// trip for each would keep the last ones waiting.
+const BATCH: usize = 1000;
 
 /// What a listener gets.
 #[derive(Clone, Debug)]
@@ -53,8 +56,25 @@ struct Listener {
 
 #[derive(Debug)]
 enum Command {
-    Subscribe(Uuid, oneshot::Sender<()>),
+    Subscribe(Wish),
     Unsubscribe(Uuid),
+}
+
+/// A listener that waits until its user is subscribed to.
+#[derive(Debug)]
+struct Wish {
+    user_id: Uuid,
+    subscribed: oneshot::Sender<()>,
+    gap: Arc<tokio::sync::Notify>,
+}
+
+impl Wish {
+    /// Whoever no longer waits may have missed something.
+    fn fulfil(self) {
+        if self.subscribed.send(()).is_err() {
+            self.gap.notify_one();
+        }
+    }
 }
 
 /// One listener. Dropping it ends the subscription.
@@ -103,14 +123,14 @@ impl Hub {
             receiver,
             gap,
         };
-        let (done, subscribed) = oneshot::channel();
-        if self
-            .inner
-            .commands
-            .send(Command::Subscribe(user_id, done))
-            .is_ok()
-        {
-            let _ = tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribed).await;
+        let (subscribed, done) = oneshot::channel();
+        let wish = Wish {
+            user_id,
+            subscribed,
+            gap: Arc::clone(&subscription.gap),
+        };
+        if self.inner.commands.send(Command::Subscribe(wish)).is_ok() {
+            let _ = tokio::time::timeout(SUBSCRIBE_TIMEOUT, done).await;
         }
         subscription
     }
@@ -228,6 +248,7 @@ async fn serve(
     let prefix = redis.key("user:");
     // A connection that is cut without a word would look idle for ever; a ping shows it.
     let mut ping = tokio::time::interval(Duration::from_secs(5));
+    let mut batch = Vec::new();
     loop {
         tokio::select! {
             message = stream.next() => {
@@ -239,9 +260,11 @@ async fn serve(
                     hub.dispatch(user, &Arc::new(event));
                 }
             }
-            command = commands.recv() => {
-                let Some(command) = command else { return true };
-                let applied = apply(inner, redis, &mut sink, command);
+            count = commands.recv_many(&mut batch, BATCH) => {
+                if count == 0 {
+                    return true;
+                }
+                let applied = apply(inner, redis, &mut sink, std::mem::take(&mut batch));
                 if tokio::time::timeout(Duration::from_secs(2), applied).await != Ok(true) {
                     return false;
                 }
@@ -258,25 +281,42 @@ async fn serve(
     }
 }
 
-/// Follows one command; false when the connection is lost.
+/// Follows what was asked for; false when the connection is lost. What counts is who listens now: somebody may
+/// have come back or gone meanwhile.
 async fn apply(
     inner: &std::sync::Weak<Inner>,
     redis: &Redis,
     sink: &mut PubSubSink,
-    command: Command,
+    commands: Vec<Command>,
 ) -> bool {
-    match command {
-        Command::Subscribe(user, done) => {
-            let subscribed = sink.subscribe(user_channel(redis, user)).await.is_ok();
-            let _ = done.send(());
-            subscribed
-        }
-        Command::Unsubscribe(user) => {
-            // Somebody may have come back meanwhile.
-            let wanted = inner
-                .upgrade()
-                .is_some_and(|hub| hub.lock().contains_key(&user));
-            wanted || sink.unsubscribe(user_channel(redis, user)).await.is_ok()
+    let (mut wishes, mut wanted, mut unwanted) = (Vec::new(), HashSet::new(), HashSet::new());
+    let Some(hub) = inner.upgrade() else {
+        return true;
+    };
+    {
+        let users = hub.lock();
+        for command in commands {
+            match command {
+                Command::Subscribe(wish) => {
+                    wanted.insert(user_channel(redis, wish.user_id));
+                    wishes.push(wish);
+                }
+                Command::Unsubscribe(user) if !users.contains_key(&user) => {
+                    unwanted.insert(user_channel(redis, user));
+                }
+                Command::Unsubscribe(_) => {}
+            }
         }
     }
+    drop(hub);
+    let wanted: Vec<String> = wanted.difference(&unwanted).cloned().collect();
+    let unwanted: Vec<String> = unwanted.into_iter().collect();
+    if !unwanted.is_empty() && sink.unsubscribe(unwanted).await.is_err() {
+        return false;
+    }
+    if !wanted.is_empty() && sink.subscribe(wanted).await.is_err() {
+        return false;
+    }
+    wishes.into_iter().for_each(Wish::fulfil);
+    true
 }

@@ -179,3 +179,48 @@ pub(crate) async fn forward(address: SocketAddr, server: String) -> Listening {
         _connections: connections,
     }
 }
+
+/// Passes everything on to `server`; what the client says waits while `held`.
+pub(crate) async fn holding(server: String, held: tokio::sync::watch::Receiver<bool>) -> Listening {
+    let (listener, address) = listen().await;
+    let mut connections = JoinSet::new();
+    connections.spawn(async move {
+        let mut clients = JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let (server, held) = (server.clone(), held.clone());
+            clients.spawn(async move {
+                let _ = through(client, server, held).await;
+            });
+        }
+    });
+    Listening {
+        address,
+        _connections: connections,
+    }
+}
+
+async fn through(
+    mut client: TcpStream,
+    server: String,
+    mut held: tokio::sync::watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(server).await?;
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.split(), server.split());
+    let there = async {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let count = from_client.read(&mut buffer).await?;
+            if count == 0 {
+                return Ok(());
+            }
+            // Whoever holds it has gone: nothing is held any more.
+            let _ = held.wait_for(|held| !held).await;
+            to_server.write_all(&buffer[..count]).await?;
+        }
+    };
+    tokio::select! {
+        done = there => done,
+        done = tokio::io::copy(&mut from_server, &mut to_client) => done.map(drop),
+    }
+}

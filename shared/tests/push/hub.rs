@@ -6,6 +6,7 @@ use redis::cmd;
 use shared::domain::{Event, EventType};
 use shared::id::EventId;
 use shared::push::{Feed, Subscription, publish};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::common::{World, in_time};
@@ -45,6 +46,12 @@ async fn hear(subscription: &mut Subscription) -> Option<u32> {
 /// A replica whose subscription connection is up.
 async fn connected(world: &World, database: u8) -> Replica {
     let replica = Replica::marked(world, database);
+    listening(world, &replica).await;
+    replica
+}
+
+/// Waits until the replica's subscription connection is up.
+async fn listening(world: &World, replica: &Replica) {
     let user = Uuid::new_v4();
     let mut probe = replica.hub.subscribe(user).await;
     in_time("the hub is connected", async {
@@ -57,7 +64,6 @@ async fn connected(world: &World, database: u8) -> Replica {
         }
     })
     .await;
-    replica
 }
 
 /// Ends the subscription connections of one replica, as `CLIENT KILL TYPE pubsub` ends all.
@@ -256,4 +262,47 @@ async fn a_follower_without_redis_learns_the_end_from_the_row() {
     };
     let (read, terminal) = tokio::join!(rest(&mut follow), ended);
     assert_eq!(ids(&read), [terminal]);
+}
+
+/// Many come at once, or Redis is slow: a listener does not wait for ever, and what is published before it
+/// is subscribed to must not be missing without a word.
+#[tokio::test]
+async fn whoever_is_subscribed_to_late_is_told_of_the_gap() {
+    let world = World::new().await;
+    let (hold, held) = watch::channel(false);
+    let (replica, _link) = Replica::behind(&world, held).await;
+    listening(&world, &replica).await;
+
+    hold.send(true).unwrap();
+    let users: Vec<Uuid> = (0..3).map(|_| Uuid::new_v4()).collect();
+    let mut listeners =
+        futures::future::join_all(users.iter().map(|user| replica.hub.subscribe(*user))).await;
+    // Who comes and goes meanwhile leaves nothing behind.
+    drop(replica.hub.subscribe(Uuid::new_v4()).await);
+    for user in &users {
+        tell(&world, *user, 1).await;
+    }
+    hold.send(false).unwrap();
+    for (listener, user) in listeners.iter_mut().zip(&users) {
+        assert_eq!(hear(listener).await, None, "a gap");
+        tell(&world, *user, 2).await;
+        assert_eq!(hear(listener).await, Some(2));
+    }
+    let subscribed = in_time("the subscriptions are counted", async {
+        let mut count = cmd("PUBSUB");
+        count.arg("NUMSUB");
+        for user in &users {
+            count.arg(world.redis.key(format_args!("user:{user}")));
+        }
+        world
+            .redis
+            .command::<Vec<(String, u32)>>(&count)
+            .await
+            .unwrap()
+    })
+    .await;
+    assert!(
+        subscribed.iter().all(|(_, count)| *count == 1),
+        "{subscribed:?}"
+    );
 }

@@ -7,12 +7,14 @@ use secrecy::ExposeSecret as _;
 use shared::domain::{Event, EventType, Priority};
 use shared::id::EventId;
 use shared::push::{Ended, Follow, Hub, LogWriter, PushedEvent, write_terminal};
-use shared::redis::Redis;
+use shared::redis::{Redis, RedisConfig};
 use shared::store::generations::{Claim, Finished};
 use shared::testing::RedisUser;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::common::proxy::{self, Listening};
 use crate::common::{World, in_time};
 
 /// An API replica: its own connections to Redis and its own hub.
@@ -43,6 +45,15 @@ impl Replica {
         (replica, barred)
     }
 
+    /// A replica whose subscriptions reach Redis only while they are not `held`.
+    pub(crate) async fn behind(world: &World, held: watch::Receiver<bool>) -> (Self, Listening) {
+        let mut config = world.env.redis_config();
+        let url = config.url.expose_secret().to_owned();
+        let link = proxy::holding(proxy::server_of(&url), held).await;
+        config.url = proxy::url_at(&url, link.address).into();
+        (Self::with(world, &config), link)
+    }
+
     fn at(world: &World, database: Option<u8>) -> Self {
         let mut config = world.env.redis_config();
         if let Some(database) = database {
@@ -52,7 +63,11 @@ impl Replica {
             url.truncate(path.map_or(url.len(), |path| authority + path));
             config.url = format!("{url}/{database}").into();
         }
-        let (hub, run) = Hub::new(Redis::connect_lazy(&config).unwrap());
+        Self::with(world, &config)
+    }
+
+    fn with(world: &World, config: &RedisConfig) -> Self {
+        let (hub, run) = Hub::new(Redis::connect_lazy(config).unwrap());
         let mut task = JoinSet::new();
         task.spawn(run);
         Self {
