@@ -25,6 +25,9 @@ const ENOUGH: u64 = 500;
 /// After the database was away, leases are left alone for this long: their holders could not renew
 /// either, and may be about to store a finished reply.
 const GRACE_AFTER_OUTAGE: Duration = Duration::from_secs(5);
+/// To find deadlines that have passed, everything that is queued is read. That may take a twentieth of the
+/// time: a second's interval while the backlog is short, and ten seconds' at a million.
+const REST_AFTER_DEADLINES: u32 = 20;
 
 /// What one pass did.
 #[derive(Debug, Default)]
@@ -35,15 +38,29 @@ struct Pass {
     woken: Vec<Next>,
 }
 
+/// What this worker knows between two passes.
+#[derive(Debug)]
+struct Rhythm {
+    /// Leases are left alone until then.
+    leases_from: Instant,
+    /// Deadlines need not be looked at until then.
+    deadlines_from: Instant,
+    look: Look,
+}
+
 /// Sweeps for ever.
 pub async fn reconcile(context: Arc<Context>) {
-    let mut leases_from = Instant::now();
-    let mut look = Look::default();
+    let now = Instant::now();
+    let mut rhythm = Rhythm {
+        leases_from: now,
+        deadlines_from: now,
+        look: Look::default(),
+    };
     loop {
         let jitter = rand::rng().random_range(0.8..1.2);
         tokio::time::sleep(context.config.queue.reconcile_every.mul_f64(jitter)).await;
         let queues = with_room(&context).await;
-        match sweep(&context, &queues, Instant::now() >= leases_from, &mut look).await {
+        match sweep(&context, &queues, &mut rhythm).await {
             Ok(Some(pass)) => {
                 follow_up(&context, pass).await;
                 measure(&context).await;
@@ -54,7 +71,7 @@ pub async fn reconcile(context: Arc<Context>) {
                     error = &error as &dyn std::error::Error,
                     "nothing reconciled"
                 );
-                leases_from = Instant::now() + GRACE_AFTER_OUTAGE;
+                rhythm.leases_from = Instant::now() + GRACE_AFTER_OUTAGE;
             }
         }
     }
@@ -77,24 +94,27 @@ async fn with_room(context: &Context) -> Vec<Priority> {
 async fn sweep(
     context: &Context,
     queues: &[Priority],
-    with_leases: bool,
-    look: &mut Look,
+    rhythm: &mut Rhythm,
 ) -> StoreResult<Option<Pass>> {
     let mut tx = context.db.sweep().await?;
     if !maintenance::try_lock(&mut tx, "reconcile").await? {
         return Ok(None);
     }
     let mut pass = Pass::default();
-    if with_leases {
+    if Instant::now() >= rhythm.leases_from {
         pass.leases =
             generations::expired_leases(&mut tx, BATCH, context.config.queue.stagger()).await?;
     }
-    pass.deadlines = generations::expired_deadlines(&mut tx, BATCH).await?;
+    let began = Instant::now();
+    if began >= rhythm.deadlines_from {
+        pass.deadlines = generations::expired_deadlines(&mut tx, BATCH).await?;
+        rhythm.deadlines_from = began + began.elapsed() * REST_AFTER_DEADLINES;
+    }
     for ended in [&pass.leases, &pass.deadlines] {
         let woken = generations::wake_after(&mut tx, ended).await?;
         pass.woken.extend(woken);
     }
-    let lost = generations::wake_lost(&mut tx, look, LOOKED_AT).await?;
+    let lost = generations::wake_lost(&mut tx, &mut rhythm.look, LOOKED_AT).await?;
     count("woken", lost.len());
     pass.woken.extend(lost);
     pass.ready = generations::ready_unpushed(&mut tx, queues, PUSH_AGAIN_SECONDS, BATCH).await?;
