@@ -238,11 +238,17 @@ async fn fill(
         .filter(|one| one.ending == Ending::Completed)
         .collect();
     let measured: Vec<&&Finished> = completed.iter().filter(|one| one.posted.measured).collect();
-    let missing = run.tracker.under_way();
+    let missing = run.tracker.missing();
     report.figure("messages sent", read(&run.counters.sent));
     report.figure("messages accepted (202)", read(&run.counters.accepted));
     report.figure("replies completed", completed.len());
-    report.figure("replies that did not end in time", missing);
+    report.figure("replies that did not end in time", missing.len());
+    if !missing.is_empty() {
+        report.figure(
+            "generations of the first of those",
+            missing[..missing.len().min(3)].join(" "),
+        );
+    }
     if let Some(last) = completed.iter().map(|one| one.at).max() {
         let seconds = (last - start).as_secs_f64();
         report.figure(

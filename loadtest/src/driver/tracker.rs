@@ -118,6 +118,14 @@ impl Tracker {
         self.lock().waiting.len()
     }
 
+    /// The generations of the messages that are under way, the oldest messages first.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let inner = self.lock();
+        let mut missing: Vec<_> = inner.waiting.iter().collect();
+        missing.sort_by_key(|(_, posted)| posted.number);
+        missing.into_iter().map(|(id, _)| id.clone()).collect()
+    }
+
     /// Everything that finished, in the order it did.
     pub(crate) fn take_finished(&self) -> Vec<Finished> {
         std::mem::take(&mut self.lock().finished)

@@ -19,7 +19,7 @@ pub(crate) use self::{postgres::Postgres, rabbit::Rabbit, valkey::Valkey};
 
 /// How long a server may take to answer for the first time. Starting takes well under a second;
 /// recovery after a crash on a slow disk takes longer.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
 
 /// The database that [`Servers::urls`] names.
 const DATABASE: &str = "balas";
