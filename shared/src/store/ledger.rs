@@ -78,6 +78,8 @@ pub struct RunningCall {
 }
 
 /// Notes that calls began, all in one statement. Those whose end is booked already stay as they are.
+/// In the order of their ids, as the statement that books the ends of many has them: the two would
+/// wait for each other otherwise.
 ///
 /// # Errors
 /// When the database fails.
@@ -95,7 +97,8 @@ pub async fn started(tx: &mut SweepTx, calls: &[RunningCall]) -> StoreResult<()>
         "INSERT INTO chat.attempts
              (id, user_id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at)
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::text[],
-                              $7::text[], $8::text[], $9::timestamptz[])
+                              $7::text[], $8::text[], $9::timestamptz[]) AS c (id)
+         ORDER BY c.id
          ON CONFLICT DO NOTHING",
         &ids,
         &users,

@@ -34,9 +34,12 @@ const FORGOTTEN: &str = "SELECT count(*) FROM (
     GROUP BY user_id
     HAVING count(*) FILTER (WHERE parked = 'place') > 0 AND count(*) FILTER (WHERE parked IS NULL) < 3) x";
 
-/// Something is parked and due, or neither.
+/// Something is parked and due, or neither; or has ended and is parked, or has no end, so that the indexes
+/// of those that are active and of those that wait would be wrong about it.
 const CONFUSED: &str = "SELECT count(*) FROM chat.generations
-    WHERE status = 'queued' AND (parked IS NULL) <> (run_at < 'infinity')";
+    WHERE status = 'queued' AND (parked IS NULL) <> (run_at < 'infinity')
+       OR status <> 'queued' AND parked IS NOT NULL
+       OR (finished_at IS NULL) <> (status IN ('queued', 'in_progress'))";
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -255,7 +258,8 @@ impl Crowd {
 async fn play(world: &Arc<World>, acts: &[Act]) -> TestCaseResult {
     world
         .execute(
-            "UPDATE chat.generations SET status = 'cancelled', claim_token = NULL, lease_until = NULL
+            "UPDATE chat.generations
+             SET status = 'cancelled', claim_token = NULL, lease_until = NULL, parked = NULL, finished_at = now()
              WHERE status IN ('queued', 'in_progress')",
         )
         .await;

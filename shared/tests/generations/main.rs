@@ -14,5 +14,6 @@ mod machine;
 mod places;
 mod race;
 mod random;
+mod reads;
 mod titles;
 mod together;

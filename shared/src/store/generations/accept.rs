@@ -301,7 +301,7 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
                SELECT t.*, CASE WHEN NOT k.is_head THEN 'turn' WHEN $20 <= (
                    SELECT count(*) FROM (
                        SELECT FROM chat.generations a
-                       WHERE a.user_id = t.user_id AND a.status IN ('queued', 'in_progress') AND a.parked IS NULL
+                       WHERE a.user_id = t.user_id AND a.finished_at IS NULL AND a.parked IS NULL
                          AND a.kind <> 'title' LIMIT $20) active) THEN 'place' END AS parked
                FROM touched t CROSS JOIN checked k
            ), message AS (

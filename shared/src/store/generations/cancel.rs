@@ -32,7 +32,8 @@ pub async fn cancel(tx: &mut UserTx, id: Uuid, partial: Option<&str>) -> StoreRe
              WHERE g.id = $1 AND g.user_id = $2 FOR UPDATE OF g
          )
          UPDATE chat.generations g
-         SET status = 'cancelled', claim_token = NULL, lease_until = NULL, finished_at = now(), partial_content = $3
+         SET status = 'cancelled', claim_token = NULL, lease_until = NULL, finished_at = now(),
+             parked = NULL, partial_content = $3
          FROM target t WHERE g.id = t.id AND t.status IN ('queued', 'in_progress')
          RETURNING"
             + "",
@@ -75,7 +76,8 @@ pub async fn cancel_unfinished(
     let user_id = tx.user_id();
     let rows = super::generation_query!(
         "UPDATE chat.generations g
-         SET status = 'cancelled', claim_token = NULL, lease_until = NULL, finished_at = now()
+         SET status = 'cancelled', claim_token = NULL, lease_until = NULL, finished_at = now(),
+             parked = NULL
          WHERE g.conversation_id = $1 AND g.user_id = $2 AND g.status IN ('queued', 'in_progress')
            AND ($3 OR g.kind <> 'title')
          RETURNING"

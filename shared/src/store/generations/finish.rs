@@ -166,7 +166,7 @@ macro_rules! finish_query {
                       d.call_started_at, d.model_served, d.call_outcome, d.call_prompt_tokens,
                       d.call_completion_tokens, d.call_cost, d.call_usage, false, d.call_first_token_at,
                       d.call_finished_at
-               FROM done d WHERE d.call_id IS NOT NULL
+               FROM done d WHERE d.call_id IS NOT NULL ORDER BY d.call_id
                ON CONFLICT (id) DO UPDATE
                SET model_served = EXCLUDED.model_served, outcome = EXCLUDED.outcome,
                    upstream_id = EXCLUDED.upstream_id, prompt_tokens = EXCLUDED.prompt_tokens,

@@ -77,12 +77,12 @@ pub async fn wake_lost(tx: &mut SweepTx, look: &mut Look, limit: i64) -> StoreRe
     let turns = sqlx::query!(
         r#"WITH RECURSIVE waiting AS (
                (SELECT g.conversation_id, g.user_id FROM chat.generations g
-                WHERE g.parked = 'turn' AND g.status = 'queued' AND g.conversation_id > $1
+                WHERE g.parked = 'turn' AND g.conversation_id > $1
                 ORDER BY g.conversation_id, g.id LIMIT 1)
                UNION ALL
                SELECT n.conversation_id, n.user_id FROM waiting w CROSS JOIN LATERAL (
                    SELECT g.conversation_id, g.user_id FROM chat.generations g
-                   WHERE g.parked = 'turn' AND g.status = 'queued' AND g.conversation_id > w.conversation_id
+                   WHERE g.parked = 'turn' AND g.conversation_id > w.conversation_id
                    ORDER BY g.conversation_id, g.id LIMIT 1
                ) n
            )
@@ -95,13 +95,13 @@ pub async fn wake_lost(tx: &mut SweepTx, look: &mut Look, limit: i64) -> StoreRe
     let people = sqlx::query_scalar!(
         r#"WITH RECURSIVE waiting AS (
                (SELECT g.user_id FROM chat.generations g
-                WHERE g.parked IS NOT NULL AND g.status = 'queued' AND g.user_id > $1
-                ORDER BY g.user_id LIMIT 1)
+                WHERE g.parked IS NOT NULL AND g.user_id > $1
+                ORDER BY g.user_id, g.parked, g.id LIMIT 1)
                UNION ALL
                SELECT n.user_id FROM waiting w CROSS JOIN LATERAL (
                    SELECT g.user_id FROM chat.generations g
-                   WHERE g.parked IS NOT NULL AND g.status = 'queued' AND g.user_id > w.user_id
-                   ORDER BY g.user_id LIMIT 1
+                   WHERE g.parked IS NOT NULL AND g.user_id > w.user_id
+                   ORDER BY g.user_id, g.parked, g.id LIMIT 1
                ) n
            )
            SELECT user_id AS "user_id!" FROM waiting LIMIT $2"#,
@@ -140,7 +140,7 @@ pub(in crate::store) async fn park(
         let active = sqlx::query_scalar!(
             r#"SELECT count(*) AS "active!" FROM (
                    SELECT FROM chat.generations a
-                   WHERE a.user_id = $1 AND a.status IN ('queued', 'in_progress') AND a.parked IS NULL
+                   WHERE a.user_id = $1 AND a.finished_at IS NULL AND a.parked IS NULL
                      AND a.kind <> 'title' LIMIT $2) active"#,
             user_id,
             places,

@@ -83,7 +83,7 @@ pub async fn expired_deadlines(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<
                WHERE status = 'queued' AND deadline_at < now() LIMIT $1 FOR UPDATE SKIP LOCKED
            )
            UPDATE chat.generations g
-           SET status = 'failed', error_code = 'expired', finished_at = now()
+           SET status = 'failed', error_code = 'expired', finished_at = now(), parked = NULL
            FROM expired e WHERE g.id = e.id
            RETURNING g.id, g.user_id, g.conversation_id, g.kind AS "kind: GenerationKind",
                      g.priority AS "priority: Priority", g.attempt, g.error_code AS "failed: FailureCode""#,
