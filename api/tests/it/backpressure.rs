@@ -73,7 +73,7 @@ async fn nothing_is_accepted_beyond_the_bound() {
     let user = app.user();
     fill(&user).await;
     app.env
-        .execute("UPDATE chat.generations SET status = 'cancelled'")
+        .execute("UPDATE chat.generations SET status = 'cancelled', finished_at = now()")
         .await;
     until(async || (send(&user).await.status == 202).then_some(())).await;
     let (_, accepted) = fill(&user).await;
@@ -105,7 +105,7 @@ async fn a_repeated_request_gets_its_answer_from_a_full_queue() {
     let remaining = refused.header("ratelimit-remaining");
     assert_eq!(remaining, "");
     app.env
-        .execute("UPDATE chat.generations SET status = 'cancelled'")
+        .execute("UPDATE chat.generations SET status = 'cancelled', finished_at = now()")
         .await;
     until(async || {
         let answer = user.post_with(&path, &other, body.clone()).await;

@@ -456,7 +456,7 @@ async fn a_sweep_that_looks_at_little_comes_to_everybody() {
         }
     }
     world
-        .execute("UPDATE chat.generations SET status = 'cancelled' WHERE parked IS NULL")
+        .execute("UPDATE chat.generations SET status = 'cancelled', finished_at = now() WHERE parked IS NULL")
         .await;
     let mut look = Look::default();
     let mut woken = Vec::new();
