@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
@@ -23,6 +24,8 @@ use crate::common::Fleet;
 
 pub(crate) const EXCHANGE: &str = "told";
 const QUEUE: &str = "everything";
+/// How long one connection may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 const NODE: &str = "balas@localhost";
 const FILES: [(&str, &str); 3] = [
     ("ca.pem", include_str!("tls/ca.pem")),
@@ -105,7 +108,9 @@ impl OwnBroker {
                 let ended = self.node.as_mut().unwrap().try_wait().unwrap();
                 let log = || fs::read_to_string(self.folder.join("log"));
                 assert!(ended.is_none(), "the broker does not start: {:?}", log());
-                self.channel().await.ok()
+                // One that is still starting may take a connection and say nothing.
+                let connecting = tokio::time::timeout(PATIENCE, self.channel());
+                connecting.await.ok()?.ok()
             })
             .await;
     }
@@ -178,6 +183,11 @@ impl OwnBroker {
 
     /// A queue that outlives everything and gets what is told of everybody.
     async fn declare(&self) {
+        let declaring = tokio::time::timeout(PATIENCE * 6, self.declare_now());
+        declaring.await.expect("the queue is declared");
+    }
+
+    async fn declare_now(&self) {
         let (channel, _connection) = self.channel().await.unwrap();
         let durable = ExchangeDeclareOptions {
             durable: true,
@@ -214,6 +224,11 @@ impl OwnBroker {
 
     /// The ids in the queue, each once, in the order in which they came first.
     pub(crate) async fn ids(&self) -> Vec<String> {
+        let reading = tokio::time::timeout(PATIENCE * 6, self.read_ids());
+        reading.await.expect("the queue is read")
+    }
+
+    async fn read_ids(&self) -> Vec<String> {
         let (channel, _connection) = self.channel().await.unwrap();
         let mut ids: Vec<String> = Vec::new();
         let options = BasicGetOptions { no_ack: true };
@@ -241,7 +256,7 @@ impl Drop for OwnBroker {
 /// Below those that the kernel gives to outgoing connections, so that a port that was free is free
 /// again after the broker was killed.
 fn free_ports() -> [u16; 4] {
-    let start = u16::try_from(std::process::id() * 3 % 10_000).unwrap();
+    let start = u16::try_from(std::process::id() * 7 % 10_000).unwrap();
     let mut free = (0..10_000)
         .map(|offset| 20_000 + (start + offset) % 10_000)
         .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());

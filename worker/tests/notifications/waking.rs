@@ -16,7 +16,9 @@ impl Fleet {
         let worker = self.telling_with("w1", &receiver, &rarely).await;
         let conversation = self.conversation().await;
         self.replied(conversation, "hello").await;
-        let settled = "SELECT count(*) FROM chat.notifications";
+        // The end of a title wakes as well.
+        let settled = "SELECT (SELECT count(*) FROM chat.notifications)
+            + (SELECT count(*) FROM chat.generations WHERE finished_at IS NULL)";
         self.until(async || {
             let is_told = receiver.requests().len() == 1;
             (is_told && self.read(settled).await == "0").then_some(())
