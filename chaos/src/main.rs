@@ -8,6 +8,7 @@ mod fleet;
 mod load;
 mod monitor;
 mod proxy;
+mod receiver;
 mod report;
 mod run;
 mod schedule;
@@ -113,6 +114,7 @@ fn main() -> anyhow::Result<ExitCode> {
         redis_url: parts.redis_url,
         jwt_secret: parts.jwt_secret,
     };
+    fleet::stand_apart();
     loadtest::limits::raise_open_files().context("failed to raise the limit of open files")?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

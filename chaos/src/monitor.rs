@@ -27,8 +27,8 @@ const REMEMBERED: Duration = Duration::from_secs(15);
 const OVERDUE_CLAIMS: &str = "SELECT id::text, worker_id, (extract(epoch FROM clock_timestamp() - lease_until) * 1000)::bigint::text
     FROM chat.generations WHERE status = 'in_progress' AND lease_until < clock_timestamp() - interval '1 second'
     ORDER BY lease_until LIMIT 3";
-const BACKLOG: &str = "SELECT count(*)::text, count(*) FILTER (WHERE kind <> 'title')::text
-    FROM chat.generations WHERE status IN ('queued', 'in_progress')";
+const BACKLOG: &str = "SELECT count(*)::text, count(*) FILTER (WHERE kind <> 'title')::text,
+    (SELECT count(*) FROM chat.notifications)::text FROM chat.generations WHERE status IN ('queued', 'in_progress')";
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -36,6 +36,7 @@ pub(crate) struct Monitor {
     looks: AtomicU64,
     backlog: AtomicU64,
     replies_left: AtomicU64,
+    untold: AtomicU64,
     /// By generation: how it was when it was worst.
     breaches: Mutex<BTreeMap<String, Overdue>>,
 }
@@ -112,6 +113,7 @@ impl Monitor {
         if let Some(row) = backlog.first() {
             self.backlog.store(number(&row[0]), Ordering::Relaxed);
             self.replies_left.store(number(&row[1]), Ordering::Relaxed);
+            self.untold.store(number(&row[2]), Ordering::Relaxed);
         }
         for row in overdue {
             let late = Duration::from_millis(number(&row[2]));
@@ -152,6 +154,16 @@ impl Monitor {
     /// Those of them that somebody waits for.
     pub(crate) fn replies_left(&self) -> u64 {
         self.replies_left.load(Ordering::Relaxed)
+    }
+
+    /// Notifications that are not delivered.
+    pub(crate) fn untold(&self) -> u64 {
+        self.untold.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is left to do, and nothing to tell.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.backlog() == 0 && self.untold() == 0
     }
 
     /// How often it looked.

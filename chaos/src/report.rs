@@ -28,6 +28,7 @@ impl Faults {
         match outcome {
             Outcome::Done(_) => counts.0 += 1,
             Outcome::Missed(_) => counts.1 += 1,
+            Outcome::Skipped(_) => {}
         }
     }
 
@@ -68,6 +69,7 @@ pub(crate) fn fault(
     let text = match outcome {
         Outcome::Done(text) => text.clone(),
         Outcome::Missed(why) => format!("MISSED: {why}"),
+        Outcome::Skipped(why) => format!("skipped: {why}"),
     };
     line(&format!(
         "{:>6.1} s  {:<30} {:>5.1} s  {acknowledged:>6} acknowledged  {:>6} done  {text}",

@@ -14,9 +14,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::check::{self, Baseline, Facts, Verdict};
 use crate::fault::{Fault, Stage};
-use crate::fleet::{Fleet, Parts, simulator_port};
+use crate::fleet::{Fleet, Parts, receiver_port, simulator_port};
 use crate::load::Load;
 use crate::monitor::Monitor;
+use crate::receiver::{Mood, Receiver};
 use crate::report::{self, Faults};
 use crate::schedule::{Planned, schedule};
 use crate::weather::Weather;
@@ -72,6 +73,8 @@ pub(crate) async fn run(
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let simulator = Simulator::start_with(address, settings).await;
     let simulator = Arc::new(simulator.context("failed to start the simulator")?);
+    let address_of_receiver = SocketAddr::from((Ipv4Addr::LOCALHOST, receiver_port()?));
+    let receiver = Receiver::start(address_of_receiver, options.seed).await?;
     let parts = Parts {
         api: &options.api,
         worker: &options.worker,
@@ -80,6 +83,7 @@ pub(crate) async fn run(
         postgres: (&options.postgres, &options.database_url),
         redis: (&options.redis, &options.redis_url),
         simulator: address,
+        receiver: receiver.address(),
         jwt_secret: &options.jwt_secret,
         seed: options.seed,
     };
@@ -105,6 +109,7 @@ pub(crate) async fn run(
             fleet,
             load,
             simulator,
+            receiver,
             weather,
             crowd: options.crowd.unwrap_or(if options.minutes >= LONG {
                 CROWD
@@ -134,10 +139,11 @@ struct Run {
 impl Run {
     async fn go(&mut self, options: &Options) -> anyhow::Result<bool> {
         report::line(&format!(
-            "seed {}, {} minutes; 2 api, 3 workers, Postgres, Redis, the model's double",
+            "seed {}, {} minutes; 2 api, 3 workers, Postgres, Redis, the doubles of the model and of the notification service",
             options.seed, options.minutes
         ));
         let baseline = self.warm_up().await?;
+        self.stage.receiver.set(Mood::Usual);
         self.stage.load.begin().await?;
         self.began = Instant::now();
         let until = self.began + Duration::from_secs_f64(options.minutes * 60.0);
@@ -148,6 +154,7 @@ impl Run {
             }
             self.one(&planned).await?;
         }
+        self.stage.receiver.set(Mood::Good);
         report::line("everything is healed; the rest of the work has to be done now");
         let refused = self.stage.load.end().await;
         let drained = self.drain().await;
@@ -169,7 +176,7 @@ impl Run {
         let served = self.stage.gather_crowd().await?;
         // Seen only once the monitor has looked after the last message.
         let looks = self.monitor.looks();
-        while self.monitor.looks() < looks + 2 || self.monitor.backlog() > 0 {
+        while self.monitor.looks() < looks + 2 || !self.monitor.is_quiet() {
             self.pause_and_release().await;
         }
         tokio::time::sleep(SETTLE).await;
@@ -215,11 +222,12 @@ impl Run {
         let began = Instant::now();
         let looks = self.monitor.looks();
         let mut breaches = Vec::new();
-        while self.monitor.looks() < looks + 2 || self.monitor.backlog() > 0 {
+        while self.monitor.looks() < looks + 2 || !self.monitor.is_quiet() {
             if began.elapsed() >= DRAIN_WITHIN {
                 breaches.push(format!(
-                    "{} generations are left after {DRAIN_WITHIN:?}",
-                    self.monitor.backlog()
+                    "{} generations and {} notifications are left after {DRAIN_WITHIN:?}",
+                    self.monitor.backlog(),
+                    self.monitor.untold()
                 ));
                 break;
             }
@@ -247,6 +255,7 @@ impl Run {
             stage.fleet.postgres.url(),
             stage.load.ledger.read(),
             &stage.simulator.calls(),
+            stage.receiver.told(),
         )
         .await?;
         let load = Arc::clone(&stage.load);
@@ -255,6 +264,7 @@ impl Run {
         });
         verdicts.push(self.leases());
         verdicts.push(drained);
+        verdicts.push(check::judge_told(&facts));
         verdicts.push(memory);
         verdicts.push(check::judge_streams(&self.stage.load.streams()));
         verdicts.push(check::judge_logs(&self.stage.load, &facts).await);

@@ -16,6 +16,8 @@ pub struct Clock(Source);
 enum Source {
     System,
     Manual(Arc<Mutex<OffsetDateTime>>),
+    #[cfg(feature = "testing")]
+    Wrong(time::Duration),
 }
 
 impl Clock {
@@ -31,6 +33,13 @@ impl Clock {
         Self(Source::Manual(Arc::new(Mutex::new(start))))
     }
 
+    /// The machine's clock if it were wrong by so much.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn wrong(by: time::Duration) -> Self {
+        Self(Source::Wrong(by))
+    }
+
     /// The time now, in UTC.
     #[must_use]
     pub fn now(&self) -> OffsetDateTime {
@@ -41,6 +50,8 @@ impl Clock {
             )]
             Source::System => OffsetDateTime::now_utc(),
             Source::Manual(now) => *now.lock().unwrap_or_else(PoisonError::into_inner),
+            #[cfg(feature = "testing")]
+            Source::Wrong(by) => Self::system().now() + *by,
         }
     }
 
@@ -57,7 +68,7 @@ impl Clock {
     #[must_use]
     pub fn hold(&self) -> Option<std::sync::MutexGuard<'_, OffsetDateTime>> {
         match &self.0 {
-            Source::System => None,
+            Source::System | Source::Wrong(_) => None,
             Source::Manual(now) => Some(now.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }

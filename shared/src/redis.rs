@@ -66,7 +66,13 @@ impl RedisFailure {
     /// Whether the server answered, with an error of its own.
     #[must_use]
     pub fn is_answer(&self) -> bool {
-        matches!(self, Self::Command(error) if error.code().is_some() && !error.is_io_error())
+        let Self::Command(error) = self else {
+            return false;
+        };
+        // Of a pipeline's refusals the library names only those whose code it knows; a server that is
+        // full says one that it does not.
+        !error.is_io_error()
+            && (error.code().is_some() || error.clone().into_server_errors().is_some())
     }
 }
 

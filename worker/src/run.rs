@@ -143,7 +143,11 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
     let gates = listen_for_gates(context.redis.clone(), move || looking.gates.look());
     run("gate changes", Box::pin(gates));
     let aborting = shared();
-    let on_cancel = move |id| aborting.running.abort(id, AbortReason::Lost);
+    let on_cancel = move |id| {
+        aborting.running.abort(id, AbortReason::Lost);
+        // Whoever cancelled it tells nobody of it; who runs it, if anybody, is not known.
+        aborting.wake.wake();
+    };
     let cancels = listen_for_cancels(context.redis.clone(), on_cancel);
     run("cancels", Box::pin(cancels));
     background.spawn(until(background, roll_call(shared())));

@@ -12,6 +12,7 @@ use shared::push::{Feed, PushedEvent, Subscription, read_log, terminal_event};
 use shared::redis::RedisFailure;
 use shared::store::generations::{self, Filter};
 use shared::store::{StoreError, StoreResult};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use self::seen::Seen;
@@ -23,6 +24,10 @@ use crate::routes::load_generation;
 const MAX_WORK: usize = 64;
 /// Generations that are looked at after a gap, the newest ones.
 const LOOKED_AT: i64 = 100;
+
+/// How often those are looked at that have not ended and of which nothing has come since: a worker may
+/// have died before it told of the end, or Redis was full and had no room for it.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// A user's feed, perhaps of one conversation only.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ pub(crate) struct LiveFeed {
     seen: Seen,
     work: VecDeque<Work>,
     ready: VecDeque<Arc<PushedEvent>>,
+    look_at: Instant,
 }
 
 /// What must be read before the feed goes on. It is kept in the feed and not in a local variable,
@@ -66,6 +72,7 @@ impl LiveFeed {
             seen: Seen::default(),
             work: VecDeque::new(),
             ready: VecDeque::new(),
+            look_at: Instant::now() + LOOK_EVERY,
         }
     }
 
@@ -97,13 +104,20 @@ impl LiveFeed {
                 }
                 continue;
             }
-            match self.subscription.next().await {
-                Feed::Event(event) if self.is_elsewhere(&event) => {}
-                Feed::Event(event) if self.seen.has_missed(&event) => {
+            match timeout_at(self.look_at, self.subscription.next()).await {
+                Ok(Feed::Event(event)) if self.is_elsewhere(&event) => {}
+                Ok(Feed::Event(event)) if self.seen.has_missed(&event) => {
                     self.work.push_back(Work::Missed(event))
                 }
-                Feed::Event(event) => self.ready.push_back(event),
-                Feed::Gap => self.work.push_back(Work::Gap),
+                Ok(Feed::Event(event)) => self.ready.push_back(event),
+                Ok(Feed::Gap) => self.work.push_back(Work::Gap),
+                Err(_) => {
+                    self.look_at = Instant::now() + LOOK_EVERY;
+                    let silent = self.seen.silent();
+                    if !silent.is_empty() {
+                        self.work.push_back(Work::Logs(silent));
+                    }
+                }
             }
         }
     }

@@ -13,14 +13,21 @@ const REMEMBERED: usize = 256;
 /// The last event of each generation that was delivered.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// None where the client has asked for all of it and nothing has been delivered yet.
-    last: HashMap<Uuid, Option<EventId>>,
+    last: HashMap<Uuid, Last>,
     order: VecDeque<Uuid>,
+}
+
+#[derive(Debug)]
+struct Last {
+    /// None where the client has asked for all of it and nothing has been delivered yet.
+    event: Option<EventId>,
+    /// Since the last call of [`Seen::silent`].
+    is_new: bool,
 }
 
 impl Seen {
     pub(super) fn last(&self, generation_id: Uuid) -> Option<EventId> {
-        self.last.get(&generation_id).copied().flatten()
+        self.last.get(&generation_id)?.event
     }
 
     /// Whether the client has seen something of it, or has asked for it.
@@ -45,7 +52,28 @@ impl Seen {
         true
     }
 
-    fn remember(&mut self, id: Uuid, last: Option<EventId>) {
+    /// Those that have not ended and of which nothing has come since the last call, oldest first.
+    pub(super) fn silent(&mut self) -> VecDeque<Uuid> {
+        let mut silent = VecDeque::new();
+        for id in &self.order {
+            let Some(last) = self.last.get_mut(id) else {
+                continue;
+            };
+            let has_ended = last
+                .event
+                .is_some_and(|event| event.seq == EventId::TERMINAL_SEQ);
+            if !std::mem::take(&mut last.is_new) && !has_ended {
+                silent.push_back(*id);
+            }
+        }
+        silent
+    }
+
+    fn remember(&mut self, id: Uuid, event: Option<EventId>) {
+        let last = Last {
+            event,
+            is_new: true,
+        };
         if self.last.insert(id, last).is_none() {
             self.order.push_back(id);
             if self.order.len() > REMEMBERED
@@ -128,6 +156,21 @@ mod tests {
         assert!(seen.follows(id) && seen.last(id).is_none() && !seen.has_ended(id));
         assert!(!seen.has_missed(&event(1, 3, EventType::Delta)));
         assert!(seen.admit(&event(1, 3, EventType::Delta)));
+    }
+
+    #[test]
+    fn what_goes_on_in_silence_is_looked_at_until_it_ends() {
+        let mut seen = Seen::default();
+        let id = Uuid::from_u128(7);
+        assert!(seen.silent().is_empty());
+        assert!(seen.admit(&event(1, 1, EventType::InProgress)));
+        assert!(seen.silent().is_empty(), "something has just come");
+        assert_eq!(seen.silent(), [id]);
+        assert!(seen.admit(&event(1, 2, EventType::Delta)));
+        assert!(seen.silent().is_empty());
+        assert_eq!(seen.silent(), [id]);
+        assert!(seen.admit(&event(1, EventId::TERMINAL_SEQ, EventType::Completed)));
+        assert!(seen.silent().is_empty() && seen.silent().is_empty());
     }
 
     #[test]

@@ -30,6 +30,28 @@ async fn a_socket_carries_the_events_of_all_conversations() {
     }
 }
 
+/// Its worker died between the commit and the word, or Redis had no room for it.
+#[tokio::test]
+async fn an_end_that_nobody_told_of_is_found() {
+    let app = TestApp::without_worker().await;
+    let user = app.user();
+    let id = conversation(&user).await;
+    let mut socket = Socket::open(&user).await;
+    let generation = user.ask(&id, "Hi there").await.text("/generation/id");
+    socket.through("generation.queued").await;
+    app.env
+        .session()
+        .await
+        .run(&format!(
+            "UPDATE chat.generations SET status = 'failed', error_code = 'expired', finished_at = now()
+             WHERE id = '{generation}'"
+        ))
+        .await
+        .unwrap();
+    let frames = socket.through("generation.failed").await;
+    assert_eq!(frames.last().unwrap()["generation_id"], generation);
+}
+
 #[tokio::test]
 async fn nobody_elses_events_arrive() {
     let app = TestApp::new().await;

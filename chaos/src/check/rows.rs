@@ -1,18 +1,16 @@
 //! Judging the rows against the ledger and the model's calls.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
 use super::facts::{Call, GenerationRow, MessageRow};
-use super::{Facts, Verdict};
+use super::{ENDS, Facts, Verdict};
 use crate::load::{Answers, Request, Seen};
 use crate::weather::Weather;
 
 /// A worker hears of a cancellation at once, or else when it next renews its lease.
 const HEARD_OF_CANCEL_US: u64 = 3_000_000;
-
-const ENDS: [&str; 4] = ["completed", "incomplete", "failed", "cancelled"];
 
 fn has_reply(status: &str) -> bool {
     matches!(status, "completed" | "incomplete")
@@ -91,28 +89,20 @@ fn ends(facts: &Facts, rows: &HashMap<Uuid, &GenerationRow>, refused: Vec<String
     }
 }
 
-/// I2: one reply, and one row of usage.
+/// I2: one reply, and one row of usage. Of several replies to one message each but the last stays,
+/// superseded by the one after it.
 fn replies(facts: &Facts) -> Verdict {
     let mut breaches = Vec::new();
-    let mut by_parent: HashMap<Option<Uuid>, Vec<Uuid>> = HashMap::new();
+    let mut stored: HashMap<Option<Uuid>, Vec<&MessageRow>> = HashMap::new();
     for message in facts.messages.iter().filter(|message| message.is_reply) {
-        by_parent
-            .entry(message.parent)
-            .or_default()
-            .push(message.id);
+        stored.entry(message.parent).or_default().push(message);
     }
-    let mut replies = 0;
-    let mut owned = HashSet::new();
+    let mut by_message: HashMap<Option<Uuid>, Vec<&GenerationRow>> = HashMap::new();
     for row in facts.generations.iter().filter(|row| !row.is_title) {
-        let found = by_parent
-            .get(&row.user_message)
-            .map_or(&[][..], Vec::as_slice);
-        owned.insert(row.user_message);
-        let wanted = usize::from(has_reply(&row.status));
-        replies += found.len();
-        if found.len() != wanted || row.reply.as_ref() != found.first() {
+        by_message.entry(row.user_message).or_default().push(row);
+        if row.reply.is_some() != has_reply(&row.status) {
             breaches.push(format!(
-                "{} is {} with reply {:?}, and its message has {found:?}",
+                "{} is {} with reply {:?}",
                 row.id, row.status, row.reply
             ));
         }
@@ -123,12 +113,37 @@ fn replies(facts: &Facts) -> Verdict {
             ));
         }
     }
-    let strays = by_parent.keys().filter(|parent| !owned.contains(*parent));
+    let (mut replies, mut superseded) = (0, 0);
+    for (message, rows) in &by_message {
+        let found = stored.get(message).map_or(&[][..], Vec::as_slice);
+        // Both in the order in which they came.
+        let wanted: Vec<Uuid> = rows.iter().filter_map(|row| row.reply).collect();
+        let ids: Vec<Uuid> = found.iter().map(|reply| reply.id).collect();
+        if ids != wanted {
+            breaches.push(format!(
+                "the generations of {message:?} have the replies {wanted:?}, and stored are {ids:?}"
+            ));
+        }
+        let next = ids.iter().skip(1).map(|id| Some(*id)).chain([None]);
+        for (reply, next) in found.iter().zip(next) {
+            if reply.superseded_by != next {
+                breaches.push(format!(
+                    "the reply {} is superseded by {:?} and not by {next:?}",
+                    reply.id, reply.superseded_by
+                ));
+            }
+        }
+        replies += ids.len();
+        superseded += ids.len().saturating_sub(1);
+    }
+    let strays = stored
+        .keys()
+        .filter(|message| !by_message.contains_key(*message));
     breaches.extend(strays.map(|parent| format!("a reply to {parent:?}, which nobody asked for")));
     Verdict {
         name: "I2",
         promise: "at most one reply each",
-        counts: format!("{replies} replies"),
+        counts: format!("{replies} replies, {superseded} of them superseded"),
         breaches,
     }
 }
@@ -239,12 +254,21 @@ fn order(
                 None => broken("is not stored"),
                 Some(row) if row.conversation != id => broken("stands in another conversation"),
                 Some(row) if row.content != request.question => broken("is another text"),
-                Some(_) if last_message > Some(acknowledged.message) => {
-                    broken("stands before an earlier one");
-                }
+                Some(row) if row.is_reply => broken("is a reply"),
                 Some(_) => {}
             }
-            last_message = Some(acknowledged.message);
+            match request.again {
+                None if last_message > Some(acknowledged.message) => {
+                    broken("stands before an earlier one");
+                }
+                None => last_message = Some(acknowledged.message),
+                Some(first) => {
+                    let first = facts.books.requests[first].acknowledged.first();
+                    if first.map(|first| first.message) != Some(acknowledged.message) {
+                        broken("is a reply to another message");
+                    }
+                }
+            }
             let Some(row) = rows.get(&acknowledged.generation) else {
                 continue;
             };
@@ -302,6 +326,13 @@ fn calls(facts: &Facts, rows: &HashMap<Uuid, &GenerationRow>, weather: &Weather)
         let excused = calls.iter().filter(lost).count();
         let attempts = usize::try_from(row.attempt).unwrap_or(0);
         repeated += calls.len().saturating_sub(1);
+        let about = request.map(|request| request.again.unwrap_or(*number));
+        if calls.iter().any(|call| call.asked != about) {
+            breaches.push(format!(
+                "the model was shown another message for {number} ({})",
+                row.id
+            ));
+        }
         if calls.len() > attempts + excused {
             breaches.push(format!(
                 "the model was asked {} times for message {number} ({}), in {attempts} attempts",
@@ -351,8 +382,11 @@ pub(crate) fn judge_answers(answers: &Answers, weather: &Weather) -> Verdict {
             breaches.push(refusal.what.clone());
         }
     }
-    let count = |what| answers.counts.get(what).unwrap_or(&0);
-    let (accepted, waited) = (count("POST message: 202"), count("POST message: 200"));
+    let count = |what: &str| answers.counts.get(what).copied().unwrap_or(0);
+    let both = |status| {
+        count(&format!("POST message: {status}")) + count(&format!("POST regenerate: {status}"))
+    };
+    let (accepted, waited) = (both(202), both(200));
     let lost: u64 = answers
         .counts
         .iter()
@@ -376,7 +410,10 @@ pub(crate) fn judge_streams(streams: &[(usize, Seen)]) -> Verdict {
         let faults = seen.faults.iter();
         breaches.extend(faults.map(|fault| format!("message {number}: {fault}")));
         if seen.end.is_none() {
-            breaches.push(format!("message {number}: its stream never ended"));
+            breaches.push(format!(
+                "message {number}: its stream never ended, by {}, resumed {} times, the last event was {:?}",
+                seen.by, seen.resumed, seen.last
+            ));
         }
     }
     let resumed: u32 = streams.iter().map(|(_, seen)| seen.resumed).sum();

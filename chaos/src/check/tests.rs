@@ -8,9 +8,11 @@ use super::facts::{Call, GenerationRow, MessageRow};
 use super::*;
 use crate::fault::Fault;
 use crate::load::{Acknowledged, Answers, Conversation, Refusal, Request, Seen};
+use crate::receiver::{Reply, Said, Telling};
 use crate::weather::Weather;
 
 const MINE: Uuid = Uuid::from_u128(1);
+const USER: Uuid = Uuid::from_u128(3);
 const OTHER: Uuid = Uuid::from_u128(2);
 
 fn question(number: usize) -> String {
@@ -30,6 +32,7 @@ fn ids(number: usize) -> (Uuid, Uuid, Uuid) {
 fn call(number: usize) -> Call {
     Call {
         number: Some(number),
+        asked: Some(number),
         worker: "worker-1".to_owned(),
         at_us: 1_000_000,
         is_answered: true,
@@ -53,6 +56,7 @@ fn sound() -> Facts {
             conversation: 0,
             key,
             question: question(number),
+            again: None,
             acknowledged: vec![Acknowledged {
                 generation,
                 message,
@@ -61,6 +65,7 @@ fn sound() -> Facts {
         });
         facts.generations.push(GenerationRow {
             id: generation,
+            user: USER,
             conversation: MINE,
             is_title: false,
             status: "completed".to_owned(),
@@ -70,7 +75,8 @@ fn sound() -> Facts {
             user_message: Some(message),
             reply: Some(reply),
             error: None,
-            finished_us: Some(2_000_000),
+            finished_us: Some(2_000_000 + 10 * number as u64),
+            changed_us: Some(2_000_005 + 10 * number as u64),
             usages: 1,
         });
         facts.messages.push(MessageRow {
@@ -78,6 +84,7 @@ fn sound() -> Facts {
             conversation: MINE,
             is_reply: false,
             parent: None,
+            superseded_by: None,
             content: question(number),
         });
         facts.messages.push(MessageRow {
@@ -85,11 +92,64 @@ fn sound() -> Facts {
             conversation: MINE,
             is_reply: true,
             parent: Some(message),
+            superseded_by: None,
             content: answer(&question(number)),
         });
         facts.calls.push(call(number));
+        facts.told.tellings.push(telling(number));
     }
     facts
+}
+
+/// What is told of the end of a request.
+fn telling(number: usize) -> Telling {
+    let (message, generation, reply) = ids(number);
+    Telling {
+        id: Uuid::from_u128(1_000 + number as u128),
+        generation,
+        conversation: MINE,
+        user: USER,
+        kind: "chat.generation.completed".to_owned(),
+        status: "completed".to_owned(),
+        made: "reply".to_owned(),
+        message: Some(message),
+        reply: Some(Reply {
+            id: reply,
+            content: answer(&question(number)),
+        }),
+        error: None,
+        request_id: Some(format!("key-{number}")),
+        at_us: 3_000_000,
+        said: Said::Fine,
+    }
+}
+
+/// A fourth request: another reply to the first message.
+fn regenerate(facts: &mut Facts) {
+    let (message, (_, generation, reply)) = (ids(0).0, ids(3));
+    facts.kept.insert("key-3".to_owned(), generation);
+    let mut request = facts.books.requests[0].clone();
+    (request.key, request.again) = ("key-3".to_owned(), Some(0));
+    request.acknowledged[0].generation = generation;
+    facts.books.requests.push(request);
+    let mut row = facts.generations[0].clone();
+    (row.id, row.reply) = (generation, Some(reply));
+    (row.finished_us, row.changed_us) = (Some(2_000_100), Some(2_000_105));
+    facts.generations.push(row);
+    facts.messages[1].superseded_by = Some(reply);
+    let mut stored = facts.messages[1].clone();
+    (stored.id, stored.superseded_by) = (reply, None);
+    facts.messages.push(stored);
+    let mut call = call(0);
+    call.number = Some(3);
+    facts.calls.push(call);
+    let mut told = telling(3);
+    (told.message, told.made) = (Some(message), "regenerate".to_owned());
+    told.reply = Some(Reply {
+        id: reply,
+        content: answer(&question(0)),
+    });
+    facts.told.tellings.push(told);
 }
 
 /// The names of the promises that are broken.
@@ -111,6 +171,111 @@ fn broken(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
 #[test]
 fn sound_rows_break_nothing() {
     assert_eq!(broken(|_| {}), Vec::<&str>::new());
+}
+
+#[test]
+fn another_reply_to_the_same_message_breaks_nothing() {
+    assert_eq!(broken(regenerate), Vec::<&str>::new());
+    assert_eq!(mistold(regenerate), Vec::<String>::new());
+}
+
+/// What is wrong with what was told when the facts are changed like this.
+fn mistold(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+    let mut facts = sound();
+    change(&mut facts);
+    judge_told(&facts).breaches
+}
+
+/// What breaks when there are two replies to one message and the rows are changed like this.
+fn broken_again(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
+    broken(|facts| {
+        regenerate(facts);
+        change(facts);
+    })
+}
+
+#[test]
+fn a_reply_that_is_made_anew_keeps_the_promises_of_any_other() {
+    let gone = broken_again(|facts| facts.messages.retain(|row| row.id != ids(0).2));
+    assert_eq!(gone, ["I2"]);
+    let unmarked = broken_again(|facts| facts.messages[1].superseded_by = None);
+    assert_eq!(unmarked, ["I2"]);
+    let marked = broken_again(|facts| facts.messages[6].superseded_by = Some(OTHER));
+    assert_eq!(marked, ["I2"]);
+    let twice = broken_again(|facts| {
+        let mut reply = facts.messages[6].clone();
+        reply.id = Uuid::from_u128(404);
+        facts.messages.push(reply);
+    });
+    assert_eq!(twice, ["I2"]);
+    let late = Uuid::from_u128(102);
+    let before = broken_again(|facts| {
+        (facts.messages[6].id, facts.generations[3].reply) = (late, Some(late));
+    });
+    assert_eq!(before, ["I2", "I8"]);
+    let other = broken_again(|facts| facts.books.requests[3].again = Some(1));
+    assert_eq!(other, ["I8", "calls"]);
+    let unasked = broken_again(|facts| facts.calls[3].asked = Some(2));
+    assert_eq!(unasked, ["calls"]);
+}
+
+#[test]
+fn what_is_told_otherwise_than_it_ended_is_a_breach() {
+    let changes: [fn(&mut Facts); 14] = [
+        |facts| drop(facts.told.tellings.remove(1)),
+        |facts| facts.told.tellings[1].said = Said::Half,
+        |facts| facts.told.tellings[1].kind = "chat.generation.failed".to_owned(),
+        |facts| facts.told.tellings[1].status = "incomplete".to_owned(),
+        |facts| facts.told.tellings[1].error = Some("expired".to_owned()),
+        |facts| facts.told.tellings[1].user = OTHER,
+        |facts| facts.told.tellings[1].conversation = OTHER,
+        |facts| facts.told.tellings[1].message = None,
+        |facts| facts.told.tellings[1].made = "regenerate".to_owned(),
+        |facts| facts.told.tellings[1].request_id = None,
+        |facts| facts.told.tellings[1].reply = None,
+        |facts| facts.told.tellings[1].at_us = 2_000_009,
+        |facts| facts.told.faults.push("forged".to_owned()),
+        |facts| facts.untold = 1,
+    ];
+    for (place, change) in changes.into_iter().enumerate() {
+        assert_eq!(mistold(change).len(), 1, "change {place}");
+    }
+    let stranger = |facts: &mut Facts| {
+        let mut stranger = telling(1);
+        (stranger.generation, stranger.id) = (OTHER, OTHER);
+        facts.told.tellings.push(stranger);
+    };
+    assert_eq!(mistold(stranger).len(), 1);
+    let second_id = |facts: &mut Facts| {
+        let mut second = telling(2);
+        second.id = OTHER;
+        facts.told.tellings.push(second);
+    };
+    assert_eq!(mistold(second_id).len(), 1);
+    let again = |facts: &mut Facts| facts.told.tellings.push(telling(0));
+    assert_eq!(mistold(again), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_told_out_of_order_is_a_breach() {
+    assert_eq!(mistold(|facts| facts.told.tellings.swap(1, 2)).len(), 1);
+    let together = mistold(|facts| {
+        facts.told.tellings.swap(1, 2);
+        // Nobody knows which of them was first.
+        facts.generations[1].changed_us = Some(2_000_020);
+    });
+    assert_eq!(together, Vec::<String>::new());
+    let unconfirmed = mistold(|facts| {
+        facts.told.tellings[1].said = Said::Half;
+        facts.told.tellings.push(telling(1));
+    });
+    assert_eq!(unconfirmed.len(), 1);
+    let confirmed = mistold(|facts| {
+        let mut first = telling(1);
+        first.said = Said::Half;
+        facts.told.tellings.insert(1, first);
+    });
+    assert_eq!(confirmed, Vec::<String>::new());
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub(super) enum Which {
     Database,
     Redis,
     Model,
+    Receiver,
     Clients,
 }
 
@@ -28,6 +29,7 @@ impl Which {
             Self::Database => Some(&member.database),
             Self::Redis => Some(&member.redis),
             Self::Model => member.upstream.as_ref(),
+            Self::Receiver => member.receiver.as_ref(),
             Self::Clients => member.front.as_ref(),
         }
     }
@@ -43,7 +45,7 @@ impl Stage {
         time: Duration,
     ) -> anyhow::Result<String> {
         let worker = match which {
-            Which::Model => true,
+            Which::Model | Which::Receiver => true,
             Which::Clients => false,
             Which::Database | Which::Redis => dice.yes(),
         };
@@ -76,7 +78,11 @@ impl Stage {
     }
 
     pub(super) async fn cut(&mut self, dice: &mut Dice, which: Which) -> anyhow::Result<Outcome> {
-        let bytes = dice.one_of(&[0, 700, 3_000, 20_000]);
+        let bytes = match which {
+            // Its answers are short.
+            Which::Receiver => dice.one_of(&[0, 10, 40, 400]),
+            _ => dice.one_of(&[0, 700, 3_000, 20_000]),
+        };
         let condition = Condition {
             cut_after: Some(bytes),
             ..Condition::default()

@@ -3,6 +3,7 @@
 mod links;
 mod model;
 mod processes;
+mod receiver;
 mod servers;
 mod stops;
 mod table;
@@ -18,6 +19,7 @@ pub(crate) use self::table::{Fault, Mark};
 use crate::fleet::{APIS, Fleet, WORKERS};
 use crate::load::Load;
 use crate::proxy::Sprung;
+use crate::receiver::{Mood, Receiver};
 use crate::schedule::Planned;
 use crate::weather::Weather;
 
@@ -28,6 +30,8 @@ pub(crate) enum Outcome {
     Done(String),
     /// The moment for it did not come.
     Missed(String),
+    /// It cannot be done here.
+    Skipped(&'static str),
 }
 
 /// Everything that faults are done to.
@@ -35,6 +39,7 @@ pub(crate) struct Stage {
     pub(crate) fleet: Fleet,
     pub(crate) load: Arc<Load>,
     pub(crate) simulator: Arc<Simulator>,
+    pub(crate) receiver: Receiver,
     pub(crate) weather: Arc<Weather>,
     /// Messages that the faults for crowds send.
     pub(crate) crowd: usize,
@@ -120,6 +125,7 @@ impl Stage {
             Fault::PostgresRestart => self.restart_postgres().await,
             Fault::PostgresDown => self.postgres_down(dice).await,
             Fault::PostgresReadOnly => self.postgres_read_only(dice).await,
+            Fault::PostgresFull => self.fill_postgres(dice).await,
             Fault::SlowDatabase => self.slow(dice, links::Which::Database).await,
             Fault::SlowRedis => self.slow(dice, links::Which::Redis).await,
             Fault::SlowModel => self.slow(dice, links::Which::Model).await,
@@ -136,6 +142,11 @@ impl Stage {
             Fault::ModelHangs => self.model_rule(dice, "hang").await,
             Fault::ModelCuts => self.model_rule(dice, "cut=6").await,
             Fault::ModelGone => self.model_gone(dice).await,
+            Fault::ReceiverDown => self.receiver_down(dice).await,
+            Fault::ReceiverRefuses => self.receiver_is(dice, Mood::Refusing).await,
+            Fault::ReceiverAmbiguous => self.receiver_is(dice, Mood::Ambiguous).await,
+            Fault::CutReceiver => self.cut(dice, links::Which::Receiver).await,
+            Fault::DeafReceiver => self.deafen(dice, links::Which::Receiver).await,
         }
     }
 }

@@ -117,6 +117,18 @@ impl Stage {
         done(format!("for {time:?}"))
     }
 
+    pub(super) async fn fill_postgres(&mut self, dice: &mut Dice) -> anyhow::Result<Outcome> {
+        let time = dice.millis(3_000..10_000);
+        let Some(disk) = &self.fleet.disk else {
+            return Ok(Outcome::Skipped("only root can mount a disk"));
+        };
+        let used = disk.fill()?;
+        tokio::time::sleep(time).await;
+        disk.free()?;
+        let megabytes = used >> 20;
+        done(format!("for {time:?}, with {megabytes} MiB of tables"))
+    }
+
     async fn read_only(&self, on: bool) -> anyhow::Result<()> {
         let refused = |refused| anyhow::anyhow!("Postgres refused: {refused:?}");
         let mut session = Session::open(self.fleet.postgres.url())

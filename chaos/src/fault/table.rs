@@ -108,6 +108,8 @@ faults! {
         "Postgres is away for 20 s",
     PostgresReadOnly "postgres-read-only" [Refuses Blinds Disturbs]
         "Postgres takes no writes, as after a fail-over to a replica",
+    PostgresFull "postgres-full" [Refuses Blinds Disturbs]
+        "the disk with the tables is full",
     SlowDatabase "slow-database" [Refuses Disturbs]
         "200 ms between a process and Postgres",
     SlowRedis "slow-redis" []
@@ -140,6 +142,16 @@ faults! {
         "the model breaks off in the middle of every reply",
     ModelGone "model-gone" [Disturbs]
         "the model cannot be reached",
+    ReceiverDown "receiver-down" []
+        "the notification service cannot be reached",
+    ReceiverRefuses "receiver-refuses" []
+        "the notification service answers 500, or hangs up",
+    ReceiverAmbiguous "receiver-ambiguous" []
+        "the notification service takes everything, and none of its answers arrives whole",
+    CutReceiver "cut-receiver" []
+        "connections between a worker and the notification service break after some bytes",
+    DeafReceiver "deaf-receiver" []
+        "nothing arrives between a worker and the notification service for a while",
 }
 
 impl Fault {

@@ -2,6 +2,7 @@
 //! each pair of them.
 
 mod children;
+mod disk;
 mod process;
 mod server;
 
@@ -13,13 +14,17 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
+use shared::testing::Session;
 use tokio::time::Instant;
 
 use self::children::Children;
+use self::disk::Disk;
+pub(crate) use self::disk::stand_apart;
 pub(crate) use self::process::Process;
 use self::process::Program;
 pub(crate) use self::server::{Kind, Server};
 use crate::proxy::{Condition, Link, Protocol, Tally};
+use crate::receiver;
 
 /// Replicas of the API.
 pub(crate) const APIS: usize = 2;
@@ -44,6 +49,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) postgres: (&'a Path, &'a str),
     pub(crate) redis: (&'a Path, &'a str),
     pub(crate) simulator: SocketAddr,
+    /// The notification service.
+    pub(crate) receiver: SocketAddr,
     pub(crate) jwt_secret: &'a str,
     pub(crate) seed: u64,
 }
@@ -56,6 +63,8 @@ pub(crate) struct Member {
     pub(crate) redis: Link,
     /// To the model; of a worker only.
     pub(crate) upstream: Option<Link>,
+    /// To the notification service; of a worker only.
+    pub(crate) receiver: Option<Link>,
     /// From the clients; of a replica only.
     pub(crate) front: Option<Link>,
 }
@@ -65,6 +74,7 @@ impl Member {
         [&self.database, &self.redis]
             .into_iter()
             .chain(&self.upstream)
+            .chain(&self.receiver)
             .chain(&self.front)
     }
 }
@@ -77,6 +87,8 @@ pub(crate) struct Fleet {
     pub(crate) apis: Vec<Member>,
     pub(crate) workers: Vec<Member>,
     pub(crate) tally: Arc<Tally>,
+    /// Where the tables are; none where nothing may be mounted.
+    pub(crate) disk: Option<Disk>,
 }
 
 impl Fleet {
@@ -92,8 +104,13 @@ impl Fleet {
             apis: Vec::new(),
             workers: Vec::new(),
             tally: Arc::default(),
+            disk: None,
         };
         fleet.postgres.start().await?;
+        fleet.disk = fleet.postgres.disk()?;
+        if let Some(disk) = &fleet.disk {
+            disk.take_tables(fleet.postgres.url()).await?;
+        }
         fleet.redis.start().await?;
         for number in 1..=APIS {
             let api = fleet.api(parts, &children, number).await?;
@@ -107,6 +124,7 @@ impl Fleet {
             member.process.start()?;
         }
         fleet.wait_ready().await?;
+        fleet.wait_telling().await?;
         Ok(fleet)
     }
 
@@ -143,6 +161,7 @@ impl Fleet {
             database,
             redis,
             upstream: None,
+            receiver: None,
             front: Some(front),
         })
     }
@@ -157,6 +176,8 @@ impl Fleet {
         let (database, redis, mut env) = self.shared_links(parts, &name).await?;
         let upstream = self.link(parts, &name, parts.simulator, Protocol::Opaque);
         let upstream = upstream.await?;
+        let receiver = self.link(parts, &name, parts.receiver, Protocol::Opaque);
+        let receiver = receiver.await?;
         let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
         set("WORKER_NAME", name.clone());
         set(
@@ -173,6 +194,17 @@ impl Fleet {
         set("UPSTREAM_CONNECT_TIMEOUT", "2".to_owned());
         set("UPSTREAM_FIRST_TOKEN_TIMEOUT", "4".to_owned());
         set("UPSTREAM_IDLE_TIMEOUT", "4".to_owned());
+        set(
+            "NOTIFICATION_SERVICE_URL",
+            format!("http://{}", receiver.address()),
+        );
+        set("NOTIFICATION_ALLOW_PRIVATE", "true".to_owned());
+        set("NOTIFICATION_SIGNING_SECRET", receiver::SECRET.to_owned());
+        set("NOTIFICATION_SERVICE_KEY", receiver::SERVICE_KEY.to_owned());
+        set(
+            "NOTIFICATION_TIMEOUT",
+            receiver::TIMEOUT.as_secs().to_string(),
+        );
         // A crowd is held until all of it is there.
         set("UPSTREAM_TOTAL_TIMEOUT", "300".to_owned());
         Ok(Member {
@@ -180,6 +212,7 @@ impl Fleet {
             database,
             redis,
             upstream: Some(upstream),
+            receiver: Some(receiver),
             front: None,
         })
     }
@@ -248,6 +281,21 @@ impl Fleet {
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until a worker has said that ends are to be told.
+    async fn wait_telling(&self) -> anyhow::Result<()> {
+        const TOLD: &str = "SELECT tgname::text FROM pg_trigger WHERE tgname = 'notify_ended' AND tgenabled <> 'D'";
+        let refused = |refused| anyhow::anyhow!("Postgres refused: {refused:?}");
+        let mut session = Session::open(self.postgres.url()).await.map_err(refused)?;
+        let deadline = Instant::now() + READY_WITHIN;
+        while session.rows(TOLD).await.map_err(refused)?.is_empty() {
+            if Instant::now() >= deadline {
+                bail!("no worker tells of ends after {READY_WITHIN:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
     }
@@ -355,4 +403,9 @@ fn kept_free(number: usize) -> anyhow::Result<u16> {
 /// A free port for the simulator, which closes it and opens it again.
 pub(crate) fn simulator_port() -> anyhow::Result<u16> {
     kept_free(0)
+}
+
+/// The same for the notification service's double.
+pub(crate) fn receiver_port() -> anyhow::Result<u16> {
+    kept_free(100)
 }

@@ -50,6 +50,11 @@ impl Process {
         &self.program.name
     }
 
+    /// Whom it runs as, if as somebody else: user and group.
+    pub(crate) fn user(&self) -> Option<(u32, u32)> {
+        self.program.user
+    }
+
     /// Its process id while it runs.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.as_ref().and_then(Child::id)

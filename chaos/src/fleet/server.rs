@@ -10,6 +10,7 @@ use shared::testing::Session;
 use tokio::time::Instant;
 
 use super::children::Children;
+use super::disk::Disk;
 use super::process::{Process, Program};
 
 /// How long a server may take to answer: recovery after a crash reads the log of a busy minute.
@@ -46,8 +47,13 @@ impl Server {
         };
         let text = std::fs::read_to_string(recipe)
             .with_context(|| format!("failed to read {}", recipe.display()))?;
-        let program = program(name, &text, logs)
+        let mut program = program(name, &text, logs)
             .with_context(|| format!("{} is no recipe", recipe.display()))?;
+        if kind == Kind::Postgres {
+            // When something was committed tells the order of what ended.
+            let settings = ["-c", "track_commit_timestamp=on"];
+            program.args.extend(settings.map(str::to_owned));
+        }
         let dir = program.dir.clone().unwrap_or_default();
         Ok(Self {
             kind,
@@ -55,6 +61,11 @@ impl Server {
             url: url.to_owned(),
             dir,
         })
+    }
+
+    /// A disk for its tables, beside its data.
+    pub(super) fn disk(&self) -> anyhow::Result<Option<Disk>> {
+        Disk::mount(self.dir.with_file_name("disk"), self.process.user())
     }
 
     /// The URL, past all proxies.

@@ -20,14 +20,17 @@ pub(crate) struct Acknowledged {
     pub(crate) message: Uuid,
 }
 
-/// One message that somebody sent, as often as it took.
+/// One wish for a reply that somebody sent, as often as it took: a message, or the wish for another
+/// reply to one.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     /// Place of its conversation.
     pub(crate) conversation: usize,
-    /// `Idempotency-Key`.
+    /// `Idempotency-Key`, and `X-Request-Id` as well, so that calls and notifications name it.
     pub(crate) key: String,
     pub(crate) question: String,
+    /// The number of the message to which another reply is wanted.
+    pub(crate) again: Option<usize>,
     /// What was acknowledged. A repetition that names something else is added, and is a breach.
     pub(crate) acknowledged: Vec<Acknowledged>,
     /// Answers of 200 to a cancellation.
@@ -96,10 +99,33 @@ impl Ledger {
             conversation,
             key: Uuid::new_v4().to_string(),
             question: question.trim_end().to_owned(),
+            again: None,
             acknowledged: Vec::new(),
             cancelled: false,
         });
         number
+    }
+
+    /// Notes the wish for another reply to a message, or to the one that `number` itself was about,
+    /// and returns the wish's number.
+    pub(crate) fn ask_again(&self, number: usize) -> usize {
+        let mut books = self.books();
+        let Request {
+            conversation,
+            ref question,
+            again,
+            ..
+        } = books.requests[number];
+        let wish = Request {
+            conversation,
+            key: Uuid::new_v4().to_string(),
+            question: question.clone(),
+            again: Some(again.unwrap_or(number)),
+            acknowledged: Vec::new(),
+            cancelled: false,
+        };
+        books.requests.push(wish);
+        books.requests.len() - 1
     }
 
     pub(crate) fn request(&self, number: usize) -> Request {
@@ -144,6 +170,17 @@ mod tests {
         ledger.acknowledge(number, other);
         assert_eq!(ledger.request(number).acknowledged, [answer, other]);
         assert_eq!(ledger.acknowledged(), 1);
+    }
+
+    #[test]
+    fn another_reply_is_one_to_the_first_message() {
+        let ledger = Ledger::default();
+        let first = ledger.ask(3, "");
+        let second = ledger.ask_again(first);
+        let third = ledger.request(ledger.ask_again(second));
+        assert_eq!(third.again, Some(first));
+        assert_eq!(third.question, ledger.request(first).question);
+        assert_ne!(third.key, ledger.request(second).key);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The load: people who send several messages in each of their conversations, wait for replies, now
-//! and then send twice, follow a stream or change their mind, and never give up on a request.
+//! and then send twice, follow a stream, change their mind or want another reply, and never give up on
+//! a request.
 
 mod api;
 mod ledger;
@@ -42,6 +43,8 @@ const FOLLOWED: u32 = 6;
 /// One in so many is sent with `Prefer: wait`, by clients that want the reply with the answer.
 const WAITED: u32 = 12;
 const WAIT: &str = "wait=3";
+/// To one in so many replies another one is wanted.
+const REGENERATED: u32 = 7;
 /// Conversations that a burst makes at the same time.
 const BURST: usize = 32;
 /// How long a request may go on being repeated once everything is healed.
@@ -62,6 +65,15 @@ pub(crate) struct Load {
     people: tokio::sync::Mutex<JoinSet<()>>,
     refused: Mutex<Vec<String>>,
     seed: u64,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy)]
+enum Wish {
+    /// A message is sent.
+    Message,
+    /// Another one for this reply.
+    Another(Uuid),
 }
 
 impl Load {
@@ -164,11 +176,17 @@ impl Load {
     async fn talk(self: Arc<Self>, conversation: usize, mut dice: StdRng) {
         let mut waiting = VecDeque::new();
         let mut followers = JoinSet::new();
+        // The reply that came last: its message, and its id.
+        let mut reply = None;
         while !self.quiet.is_cancelled() {
-            let number = self.ledger.ask(conversation, "");
+            let regenerated = reply.take().filter(|_| dice.random_ratio(1, REGENERATED));
+            let (number, wish) = match regenerated {
+                Some((number, reply)) => (self.ledger.ask_again(number), Wish::Another(reply)),
+                None => (self.ledger.ask(conversation, ""), Wish::Message),
+            };
             let twice = dice.random_ratio(1, TWICE);
             let waits = dice.random_ratio(1, WAITED);
-            let Some(acknowledged) = self.post(number, twice, waits).await else {
+            let Some(acknowledged) = self.post(number, wish, twice, waits).await else {
                 break;
             };
             if dice.random_ratio(1, FOLLOWED) {
@@ -184,7 +202,8 @@ impl Load {
             if waiting.len() >= DEPTH
                 && let Some((number, generation)) = waiting.pop_front()
             {
-                self.wait_for(number, generation).await;
+                let answer = self.wait_for(number, generation).await;
+                reply = answer.map(|reply| (number, reply));
             }
             self.pause(dice.random_range(0..300)).await;
         }
@@ -196,12 +215,29 @@ impl Load {
         let _ = self.quiet.run_until_cancelled(pause).await;
     }
 
-    /// Sends a message until it is acknowledged. None when it was refused or the time is over.
-    async fn post(&self, number: usize, twice: bool, waits: bool) -> Option<Acknowledged> {
+    /// Sends a wish until it is acknowledged. None when it was refused or the time is over.
+    async fn post(
+        &self,
+        number: usize,
+        wish: Wish,
+        twice: bool,
+        waits: bool,
+    ) -> Option<Acknowledged> {
         let request = self.ledger.request(number);
         let conversation = self.ledger.conversation(request.conversation);
-        let path = format!("/api/chat/conversations/{}/messages", conversation.id);
-        let body = json!({"content": request.question});
+        let messages = format!("/api/chat/conversations/{}/messages", conversation.id);
+        let (what, path, body) = match wish {
+            Wish::Message => (
+                "POST message",
+                messages,
+                json!({"content": request.question}),
+            ),
+            Wish::Another(reply) => (
+                "POST regenerate",
+                format!("{messages}/{reply}/regenerate"),
+                json!({}),
+            ),
+        };
         let mut prefer = HeaderMap::new();
         if waits {
             prefer.insert("prefer", HeaderValue::from_static(WAIT));
@@ -210,6 +246,7 @@ impl Load {
             self.api
                 .request(turn, Method::POST, &path, &conversation.authorization)
                 .header("idempotency-key", &request.key)
+                .header("x-request-id", &request.key)
                 .headers(prefer.clone())
                 .json(&body)
         };
@@ -217,8 +254,8 @@ impl Load {
             // Both at once; whatever they answer, the acknowledgement has to be the same.
             let turn = self.api.turn();
             let both = tokio::join!(
-                self.api.once("POST message", make(turn)),
-                self.api.once("POST message", make(turn + 1))
+                self.api.once(what, make(turn)),
+                self.api.once(what, make(turn + 1))
             );
             for answer in [both.0, both.1].into_iter().flatten() {
                 self.note(number, answer.status, &answer.body);
@@ -229,10 +266,7 @@ impl Load {
             // Looked at again and again: whether there is an end is known later.
             let until = Instant::now() + Duration::from_secs(5);
             let until = give_up.map_or(until, |at| at.min(until));
-            let answer = self
-                .api
-                .until_answered("POST message", Some(until), make)
-                .await;
+            let answer = self.api.until_answered(what, Some(until), make).await;
             match answer {
                 Some(answer) => {
                     let noted = self.note(number, answer.status, &answer.body);
@@ -260,7 +294,9 @@ impl Load {
             StatusCode::ACCEPTED => {}
             // With the reply, where it ended with one.
             StatusCode::OK => {
-                let reply = body["assistant_message"]["content"].as_str();
+                let reply = [&body["assistant_message"], &body["new_message"]]
+                    .into_iter()
+                    .find_map(|message| message["content"].as_str());
                 let expected = self.expected(&self.ledger.request(number).question);
                 if reply.is_some_and(|reply| reply != expected) {
                     self.refuse(format!("message {number} was answered with another reply"));
@@ -270,7 +306,9 @@ impl Load {
         }
         let acknowledged = Acknowledged {
             generation: id(&body["generation"]["id"])?,
-            message: id(&body["user_message"]["id"])?,
+            // A wish for another reply has no message of its own.
+            message: id(&body["user_message"]["id"])
+                .or_else(|| id(&body["generation"]["user_message_id"]))?,
         };
         self.ledger.acknowledge(number, acknowledged);
         Some(acknowledged)
@@ -299,8 +337,9 @@ impl Load {
         }
     }
 
-    /// Long-polls until the reply is there, or the run is over.
-    async fn wait_for(&self, number: usize, generation: Uuid) {
+    /// Long-polls until the reply is there and returns its id; none when there is none, or the run is
+    /// over.
+    async fn wait_for(&self, number: usize, generation: Uuid) -> Option<Uuid> {
         let request = self.ledger.request(number);
         let conversation = self.ledger.conversation(request.conversation);
         let path = format!("/api/chat/generations/{generation}?wait=5");
@@ -313,16 +352,15 @@ impl Load {
                 .quiet
                 .run_until_cancelled(self.api.once("GET generation", asked))
                 .await;
-            let status = answer
-                .flatten()
-                .map(|answer| answer.body["status"].clone())
-                .unwrap_or_default();
-            match status.as_str() {
+            let body = answer.flatten().map(|answer| answer.body);
+            let body = body.unwrap_or_default();
+            match body["status"].as_str() {
                 Some("queued" | "in_progress") => {}
-                Some(_) => return,
+                Some(_) => return id(&body["assistant_message"]["id"]),
                 None => self.pause(150).await,
             }
         }
+        None
     }
 
     async fn follow(self: Arc<Self>, number: usize, generation: Uuid, by_socket: bool) {
@@ -344,7 +382,7 @@ impl Load {
     pub(crate) async fn probe(&self, marker: &str) -> anyhow::Result<usize> {
         let conversation = self.converse(self.signer.new_user()?.into()).await?;
         let number = self.ledger.ask(conversation, marker);
-        self.post(number, false, false)
+        self.post(number, Wish::Message, false, false)
             .await
             .context("a probe was not accepted")?;
         Ok(number)
@@ -366,7 +404,11 @@ impl Load {
                 {
                     let conversation = this.converse(Arc::clone(&authorization)).await?;
                     let number = this.ledger.ask(conversation, &marker);
-                    if this.post(number, false, false).await.is_none() {
+                    if this
+                        .post(number, Wish::Message, false, false)
+                        .await
+                        .is_none()
+                    {
                         bail!("a message of a burst was not accepted");
                     }
                 }

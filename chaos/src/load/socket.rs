@@ -25,7 +25,10 @@ pub(crate) async fn follow(
     expected: &str,
     give_up: impl Fn() -> bool,
 ) -> Seen {
-    let mut seen = Seen::default();
+    let mut seen = Seen {
+        by: "socket",
+        ..Seen::default()
+    };
     while seen.end.is_none() && !give_up() {
         // Whatever breaks it, it is opened again.
         let reading = read(api, conversation, generation, expected, &mut seen);

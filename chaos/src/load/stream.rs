@@ -19,6 +19,8 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// What a reader has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
+    /// How it was read.
+    pub(crate) by: &'static str,
     pub(crate) last: Option<String>,
     /// The text since the last event that voided it; none once it has a gap.
     pub(crate) text: Option<String>,
@@ -33,6 +35,7 @@ pub(crate) struct Seen {
 impl Default for Seen {
     fn default() -> Self {
         Self {
+            by: "stream",
             last: None,
             text: Some(String::new()),
             end: None,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Feed, Hub, PushedEvent, Subscription, read_log, terminal_event};
@@ -11,7 +12,8 @@ use crate::id::EventId;
 use crate::redis::Redis;
 use crate::store::{Db, StoreResult, generations};
 
-/// How often the row is looked at while nothing comes: the only source while Redis is away.
+/// How often the row is looked at while nothing of the generation comes, whatever comes of others: the
+/// only source while Redis is away or full.
 const LOOK_AT_ROW: Duration = Duration::from_secs(1);
 
 /// A reader of one generation's events.
@@ -25,6 +27,7 @@ pub struct Follow {
     ready: VecDeque<Arc<PushedEvent>>,
     caught_up: bool,
     ended: bool,
+    look_at: Instant,
 }
 
 impl Follow {
@@ -48,6 +51,7 @@ impl Follow {
             last: after,
             ready: VecDeque::new(),
             caught_up: false,
+            look_at: Instant::now() + LOOK_AT_ROW,
             ended: after.is_some_and(|id| id.seq == EventId::TERMINAL_SEQ),
         }
     }
@@ -77,8 +81,9 @@ impl Follow {
                 }
                 continue;
             }
-            match tokio::time::timeout(LOOK_AT_ROW, self.subscription.next()).await {
+            match tokio::time::timeout_at(self.look_at, self.subscription.next()).await {
                 Ok(Feed::Event(event)) if event.generation_id == Some(self.generation_id) => {
+                    self.look_at = Instant::now() + LOOK_AT_ROW;
                     // A jump within an attempt means that an event was missed; the log has it. While it
                     // cannot be read, passing this event on would leave a hole: the log has it as well.
                     if self.follows(event.id) || self.read_log().await {
@@ -89,7 +94,10 @@ impl Follow {
                 }
                 Ok(Feed::Event(_)) => {}
                 Ok(Feed::Gap) => self.caught_up = false,
-                Err(_) => self.read_row().await?,
+                Err(_) => {
+                    self.look_at = Instant::now() + LOOK_AT_ROW;
+                    self.read_row().await?;
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use shared::domain::EventType;
 use shared::id::EventId;
 use shared::push::{Feed, read_log, text_so_far};
 
+use crate::common::World;
 use crate::common::in_time;
 use crate::stage::{Replica, Stage, delta, ids, rest};
 
@@ -321,4 +322,19 @@ async fn the_end_brings_no_text_that_the_log_cannot_hold() {
     let end = stage.event_id(1, EventId::TERMINAL_SEQ);
     assert_eq!(ids(&rest(&mut follow).await), [end]);
     assert_eq!(stage.log().await, [end]);
+}
+
+/// A server that is full refuses what it would have to store, and goes on serving everything else:
+/// nobody may leave it alone for that, or ends would not be published any more.
+#[tokio::test]
+async fn a_refusal_within_a_pipeline_is_an_answer() {
+    let world = World::new().await;
+    let redis = world.env.redis();
+    let mut pipeline = ::redis::pipe();
+    let full = "return redis.error_reply('OOM it is full')";
+    pipeline.cmd("EVAL").arg(full).arg(0).ignore();
+    let refused = redis.pipeline::<()>(&pipeline).await.unwrap_err();
+    assert!(refused.is_answer(), "{refused:?}");
+    let alive = redis.command::<String>(&::redis::cmd("PING")).await;
+    assert_eq!(alive.unwrap(), "PONG");
 }

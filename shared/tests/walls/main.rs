@@ -6,6 +6,7 @@
 mod files;
 mod rules;
 mod source;
+mod times;
 
 use source::{Source, Tree};
 
@@ -41,6 +42,12 @@ fn dependencies_point_one_way() {
 fn the_lints_that_the_rules_rely_on_are_on_everywhere() {
     let tree = Tree::read();
     assert_none(rules::lints(&tree.manifests, &tree.text("clippy.toml")));
+}
+
+#[test]
+fn no_statement_is_given_the_time_of_a_process() {
+    let tree = Tree::read();
+    assert_none(times::given(&tree.files));
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::runtime::default_runtime;
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
@@ -40,6 +42,13 @@ impl Open {
             && self.channel.status().connected()
             && !self.doubtful.load(Ordering::Relaxed)
     }
+
+    /// A broker that runs out of memory or disk reads nothing more from who publishes, and says so. It
+    /// would not even read the end of this connection; another one in its place would fare the same.
+    fn is_blocked(&self) -> bool {
+        let status = self.connection.status();
+        status.connected() && status.blocked()
+    }
 }
 
 /// A connection on which a try ends early, by an error or by the clock, is not used again.
@@ -65,7 +74,7 @@ impl Amqp {
     /// and counts as refused: nobody would ever read it.
     pub(super) async fn send(&self, notification: &Outgoing) -> Result<(), Refusal> {
         let open = self.open().await.map_err(|error| refusal(&error))?;
-        if open.connection.status().blocked() {
+        if open.is_blocked() {
             return Err(Refusal::of("the broker takes no messages: it is blocked"));
         }
         let mut doubt = Doubt(Some(&open));
@@ -107,17 +116,24 @@ impl Amqp {
     }
 
     /// The connection, opened where there is none that works. One try at a time opens it; the others
-    /// wait as long as a try may take.
+    /// wait as long as a try may take. One that is blocked stays, so that its end is noticed.
     async fn open(&self) -> lapin::Result<Arc<Open>> {
         let mut slot = self.open.lock().await;
-        if let Some(open) = slot.as_ref().filter(|open| open.is_usable()) {
+        let kept = slot.as_ref();
+        if let Some(open) = kept.filter(|open| open.is_usable() || open.is_blocked()) {
             return Ok(Arc::clone(open));
         }
         // Dropped before the next is opened: a broker counts connections.
         *slot = None;
         let properties =
             ConnectionProperties::default().with_connection_name("balas-worker".into());
-        let connection = Connection::connect(self.config.url.expose_secret(), properties).await?;
+        let authorities = OwnedTLSConfig {
+            identity: None,
+            cert_chain: self.config.authorities.clone(),
+        };
+        let (url, runtime) = (self.config.url.expose_secret(), default_runtime()?);
+        let connecting = Connection::connect_with_config(url, properties, authorities, runtime);
+        let connection = connecting.await?;
         self.declare(&connection).await?;
         let channel = connection.create_channel().await?;
         channel

@@ -1,11 +1,14 @@
 //! Where notifications go, as an operator sets it.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use lapin::uri::AMQPUri;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::config::Vars;
 
@@ -46,6 +49,8 @@ pub struct NotificationsConfig {
     pub concurrency: u16,
     /// How long one try may take.
     pub timeout: Duration,
+    /// How often the outbox is looked at without being told to.
+    pub look_every: Duration,
 }
 
 /// A receiver of signed requests.
@@ -68,6 +73,8 @@ pub struct AmqpConfig {
     pub url: SecretString,
     /// The exchange.
     pub exchange: String,
+    /// Authorities that may have signed the broker's certificate, beside the system's, in PEM.
+    pub authorities: Option<String>,
 }
 
 impl NotificationsConfig {
@@ -95,6 +102,10 @@ impl NotificationsConfig {
             "whether the notification service may have a private or loopback address",
         );
         let broker: Option<String> = vars.optional("RABBITMQ_URL", "the broker; secret");
+        let ca_file: Option<PathBuf> = vars.optional(
+            "RABBITMQ_CA_FILE",
+            "PEM file of authorities that may have signed the certificate of an amqps broker, beside the system's",
+        );
         let exchange: String = vars.get(
             "NOTIFICATION_EXCHANGE",
             "atma_exchange",
@@ -112,6 +123,12 @@ impl NotificationsConfig {
             (1, 60),
             "how long the destination may take for one notification, seconds",
         );
+        let look_every = vars.within(
+            "NOTIFICATION_LOOK_SECONDS",
+            1.0,
+            (0.1, 60.0),
+            "how often a worker looks for notifications that nobody has told it of, and for tries that are due",
+        );
         let chosen = chosen.unwrap_or(match url {
             Some(_) => Chosen::Http,
             None => Chosen::None,
@@ -120,13 +137,14 @@ impl NotificationsConfig {
             .then(|| http(vars, url, &secrets, service_key, allow_private))
             .flatten();
         let amqp = matches!(chosen, Chosen::Amqp | Chosen::Both)
-            .then(|| amqp(vars, broker, exchange))
+            .then(|| amqp(vars, broker, exchange, ca_file))
             .flatten();
         Self {
             http,
             amqp,
             concurrency,
             timeout: Duration::from_secs(timeout),
+            look_every: Duration::from_secs_f64(look_every),
         }
     }
 }
@@ -183,7 +201,12 @@ fn http(
     }
 }
 
-fn amqp(vars: &mut Vars, broker: Option<String>, exchange: String) -> Option<AmqpConfig> {
+fn amqp(
+    vars: &mut Vars,
+    broker: Option<String>,
+    exchange: String,
+    ca_file: Option<PathBuf>,
+) -> Option<AmqpConfig> {
     let Some(url) = broker.map(SecretString::from) else {
         vars.problem("RABBITMQ_URL", "is required for amqp");
         return None;
@@ -197,7 +220,32 @@ fn amqp(vars: &mut Vars, broker: Option<String>, exchange: String) -> Option<Amq
     if exchange.len() > 127 {
         vars.problem("NOTIFICATION_EXCHANGE", "must have at most 127 bytes");
     }
-    Some(AmqpConfig { url, exchange })
+    let authorities = ca_file.and_then(|file| match authorities(&file) {
+        Ok(authorities) => Some(authorities),
+        Err(problem) => {
+            vars.problem("RABBITMQ_CA_FILE", problem);
+            None
+        }
+    });
+    Some(AmqpConfig {
+        url,
+        exchange,
+        authorities,
+    })
+}
+
+/// The certificates in a file, as text; at least one that can be read, and none that cannot.
+fn authorities(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+        certificate.map_err(|error| format!("has no certificates in PEM: {error}"))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err("has no certificate in PEM".to_owned());
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -284,6 +332,26 @@ mod tests {
                     ("RABBITMQ_URL", "http://broker"),
                 ],
                 "RABBITMQ_URL",
+            ),
+            (
+                &[
+                    ("NOTIFICATION_TRANSPORT", "amqp"),
+                    ("RABBITMQ_URL", "amqps://broker"),
+                    ("RABBITMQ_CA_FILE", "/nowhere/ca.pem"),
+                ],
+                "RABBITMQ_CA_FILE",
+            ),
+            (
+                &[
+                    ("NOTIFICATION_TRANSPORT", "amqp"),
+                    ("RABBITMQ_URL", "amqps://broker"),
+                    // A file of this crate that holds no certificate.
+                    (
+                        "RABBITMQ_CA_FILE",
+                        concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+                    ),
+                ],
+                "RABBITMQ_CA_FILE",
             ),
         ] {
             let problem = read(values).unwrap_err();

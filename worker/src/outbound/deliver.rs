@@ -13,14 +13,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+#[cfg(doc)]
+use super::NotificationsConfig;
 use super::attempt::Attempt;
 use super::{Outgoing, Transport, body};
 use crate::context::Context;
 
 /// So long after its first try a notification is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_hours(24);
-/// What is due without anybody saying so is found within about this.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Before a database that is away is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often the backlog is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// How much longer a claim holds than its try may take.
@@ -43,6 +45,7 @@ pub(super) struct Line {
     destination: Destination,
     transport: Arc<Transport>,
     timeout: Duration,
+    look_every: Duration,
     places: usize,
 }
 
@@ -88,6 +91,7 @@ impl Line {
             destination,
             transport: Arc::new(transport),
             timeout: config.timeout,
+            look_every: config.look_every,
             places: usize::from(config.concurrency),
         }
     }
@@ -97,7 +101,7 @@ impl Line {
     }
 
     /// Goes on until told to stop. Between two looks it sleeps: until something ends here, until
-    /// somebody wakes it, or for about a second.
+    /// somebody wakes it, or for about [`NotificationsConfig::look_every`].
     pub(super) async fn run(self, stopping: &CancellationToken) {
         let mut flight = Flight::default();
         let mut measure_at = Instant::now();
@@ -125,7 +129,7 @@ impl Line {
             tokio::select! {
                 Some(landed) = flight.tries.join_next() => flight.land(landed),
                 () = wake.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY.mul_f64(jitter)) => {}
+                () = tokio::time::sleep(self.look_every.mul_f64(jitter)) => {}
                 () = stopping.cancelled() => {}
             }
             flight.land_all();
@@ -179,7 +183,7 @@ impl Line {
                     error = &error as &dyn std::error::Error,
                     "the outbox was not looked at"
                 );
-                return tokio::time::sleep(LOOK_EVERY).await;
+                return tokio::time::sleep(AGAIN).await;
             }
             Err(_) => {
                 tracing::warn!(destination = %self.destination, "the outbox was not looked at in time");
@@ -193,7 +197,7 @@ impl Line {
             tracing::warn!(destination = %self.destination, "what to tell was not read");
             let untried = taken.iter().map(|taken| (taken.held, Settlement::Untried));
             flight.ended.extend(untried);
-            return tokio::time::sleep(LOOK_EVERY).await;
+            return tokio::time::sleep(AGAIN).await;
         };
         for (taken, outgoing) in taken.into_iter().zip(outgoing) {
             let Some(outgoing) = outgoing else {

@@ -34,8 +34,8 @@ use crate::context::Context;
 /// How long to wait before the fleet is told again where notifications go.
 const SWITCH_AGAIN: Duration = Duration::from_secs(1);
 
-/// Lets those who end generations wake those who tell of it. It is a hint: what it misses is found
-/// within a second.
+/// Lets those who end generations wake those who tell of it: jobs and sweeps of this process, and
+/// broadcasts of cancellations. It is a hint: what it misses is found within a second.
 #[derive(Debug, Default)]
 pub struct Wake {
     http: Notify,

@@ -144,6 +144,10 @@ async fn follow_up(context: &Context, pass: Pass) {
     if let Err(failure) = queue::push_back(&context.redis, ready).await {
         tracing::debug!(%failure, "ready work not pushed");
     }
+    let mut expired = pass.leases.iter().chain(&pass.deadlines);
+    if expired.any(|expired| expired.failed.is_some()) {
+        context.wake.wake();
+    }
     for expired in pass.leases.iter().chain(&pass.deadlines) {
         tracing::warn!(
             generation.id = %expired.id,

@@ -9,14 +9,17 @@
 )]
 
 mod amqp;
+mod broker;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
 mod http;
+mod outages;
 #[path = "../../../shared/tests/common/proxy.rs"]
 #[expect(dead_code, reason = "these tests use their own part of it")]
 mod proxy;
 mod receiver;
+mod waking;
 
 use common::{Fleet, TestWorker};
 use receiver::Receiver;

@@ -52,6 +52,15 @@ impl Programs {
         })
     }
 
+    /// What tests are told that stop and start a broker of their own.
+    pub(crate) fn for_tests(&self) -> [(String, String); 2] {
+        [
+            ("TEST_RABBITMQ_SERVER", &self.server),
+            ("TEST_EPMD", &self.epmd),
+        ]
+        .map(|(name, path)| (name.to_owned(), path.display().to_string()))
+    }
+
     /// What the system has, or (root on Debian) what apt brings.
     pub(crate) fn find(project: &Project) -> anyhow::Result<Self> {
         if let Some(found) = Self::installed(project) {

@@ -23,11 +23,12 @@ use crate::{
 
 /// Variables of the product that a person may have set in the shell. A test that picked one up
 /// could write to a real database or spend real money.
-const NOT_FOR_TESTS: [&str; 19] = [
+const NOT_FOR_TESTS: [&str; 21] = [
     "DATABASE_URL",
     "MIGRATE_DATABASE_URL",
     "REDIS_URL",
     "RABBITMQ_URL",
+    "RABBITMQ_CA_FILE",
     "OPENROUTER_API_KEY",
     "OPENROUTER_API_KEYS",
     "OPENROUTER_API_KEYS_FILE",
@@ -42,6 +43,7 @@ const NOT_FOR_TESTS: [&str; 19] = [
     "NOTIFICATION_EXCHANGE",
     "NOTIFICATION_CONCURRENCY",
     "NOTIFICATION_TIMEOUT",
+    "NOTIFICATION_LOOK_SECONDS",
     "PORT",
 ];
 
@@ -107,6 +109,9 @@ fn environment(servers: &Servers, parts: &Parts) -> anyhow::Result<Vec<(String, 
         env.push(("TEST_RABBITMQ_URL".to_owned(), rabbitmq.url()));
     } else if let Some(url) = &parts.given_rabbitmq {
         env.push(("TEST_RABBITMQ_URL".to_owned(), url.clone()));
+    }
+    if let Some(rabbitmq) = &parts.rabbitmq {
+        env.extend(rabbitmq.for_tests());
     }
     if let Some(chromium) = &parts.chromium {
         env.push(("TEST_CHROMIUM".to_owned(), chromium.display().to_string()));

@@ -60,8 +60,10 @@ pub(crate) struct Parts {
     pub(crate) pgbouncer: Option<PathBuf>,
     /// `RABBITMQ_URL`: somebody else's server.
     pub(crate) given_rabbitmq: Option<String>,
-    /// One of our own can be started.
+    /// One of our own is started.
     pub(crate) private_rabbitmq: bool,
+    /// With which tests start brokers of their own.
+    pub(crate) rabbitmq: Option<rabbit::Programs>,
     /// What will not run, and why.
     pub(crate) missing: Vec<String>,
 }
@@ -92,15 +94,13 @@ impl Parts {
             project.interrupt.check()?;
         }
         if uses.rabbitmq {
-            if let Some(url) = project.env.get("RABBITMQ_URL") {
-                parts.given_rabbitmq = Some(url.to_owned());
-            } else {
-                match rabbit::Programs::find(project) {
-                    Ok(_) => parts.private_rabbitmq = true,
-                    Err(why) => parts.missing.push(format!("tests with RabbitMQ: {why:#}")),
-                }
-                project.interrupt.check()?;
+            parts.given_rabbitmq = project.env.get("RABBITMQ_URL").map(str::to_owned);
+            match rabbit::Programs::find(project) {
+                Ok(programs) => parts.rabbitmq = Some(programs),
+                Err(why) => parts.missing.push(format!("tests with RabbitMQ: {why:#}")),
             }
+            parts.private_rabbitmq = parts.given_rabbitmq.is_none() && parts.rabbitmq.is_some();
+            project.interrupt.check()?;
         }
         if project.env.is_on("REQUIRE_ALL") && !parts.missing.is_empty() {
             bail!(
