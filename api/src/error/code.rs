@@ -89,7 +89,7 @@ codes! {
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "Changed meanwhile";
     /// The body is larger than `MAX_BODY_BYTES`.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Body too large";
-    /// The body is not declared as JSON in `Content-Type`.
+    /// The body is not declared as JSON in `Content-Type`, or is compressed.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
     /// A field, parameter or header has a wrong type or value, or is unknown; `errors` names each.
     ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY, "Invalid request";

@@ -8,6 +8,7 @@ use serde_json::Value;
 use shared::domain::{Conversation, ConversationStatus, Event};
 use shared::store::conversations::{self as store, Changes, Edited};
 use shared::store::generations::cancel_unfinished;
+use shared::store::idempotency;
 use shared::store::messages::{self, Cursor};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -164,6 +165,7 @@ pub(super) async fn delete(
     let mut tx = app.db.user(user.id).await?;
     let deleted = store::delete(&mut tx, id).await?.ok_or_else(not_found)?;
     let stopped = cancel_unfinished(&mut tx, id, true).await?;
+    idempotency::forget(&mut tx, id).await?;
     tx.commit().await?;
     cancelled::tell(&app, user.id, stopped.rows).await;
     // Last, because a stream of the conversation ends with it.

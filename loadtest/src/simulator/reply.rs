@@ -99,9 +99,12 @@ pub fn reply_of_bytes(last_user_message: &str, bytes: usize) -> String {
     text
 }
 
-/// A title: the first five words of the question, as a title request wants it.
+/// A title: the first five words of the question, as a title request wants it. Where the request quotes
+/// a conversation (`Person: …`, then `Assistant: …`), they are the person's.
 pub fn title_text(last_user_message: &str) -> String {
-    let plain = script::without_markers(last_user_message);
+    let quoted = last_user_message.trim_start().strip_prefix("Person:");
+    let question = quoted.map(|rest| rest.split("\n\nAssistant:").next().unwrap_or(rest));
+    let plain = script::without_markers(question.unwrap_or(last_user_message));
     let words: Vec<&str> = plain.split_whitespace().take(5).collect();
     if words.is_empty() {
         "Conversation".to_owned()
@@ -283,6 +286,10 @@ mod tests {
         assert_eq!(
             title_text("[[sim:429]] How do I become a data engineer?"),
             "How do I become a"
+        );
+        assert_eq!(
+            title_text("Person: Hello [[sim:429]] there\n\nAssistant: Good day"),
+            "Hello there"
         );
         assert_eq!(title_text("  "), "Conversation");
     }
