@@ -237,14 +237,10 @@ pub(super) async fn list(
     } else {
         messages.first()
     };
-    let next_cursor = edge.filter(|_| has_more).map(|message| message.id);
+    let pagination = CursorPage::up_to(edge.map(|message| message.id), limit, has_more);
     Ok(axum::Json(Messages {
         messages,
-        pagination: CursorPage {
-            limit,
-            next_cursor,
-            has_more,
-        },
+        pagination,
     }))
 }
 

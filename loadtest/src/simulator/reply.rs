@@ -2,7 +2,7 @@
 //!
 //! A test can therefore assert that the stored message equals the sent text, byte for byte.
 
-use super::script;
+use super::marker;
 
 /// Sentences a reply is put together from. Multi-byte characters are among them on purpose:
 /// a client that cuts UTF-8 at a chunk border must not get away with it.
@@ -104,7 +104,7 @@ pub fn reply_of_bytes(last_user_message: &str, bytes: usize) -> String {
 pub fn title_text(last_user_message: &str) -> String {
     let quoted = last_user_message.trim_start().strip_prefix("Person:");
     let question = quoted.map(|rest| rest.split("\n\nAssistant:").next().unwrap_or(rest));
-    let plain = script::without_markers(question.unwrap_or(last_user_message));
+    let plain = marker::without_markers(question.unwrap_or(last_user_message));
     let words: Vec<&str> = plain.split_whitespace().take(5).collect();
     if words.is_empty() {
         "Conversation".to_owned()
@@ -185,7 +185,7 @@ struct Writer {
 
 impl Writer {
     fn new(last_user_message: &str) -> Self {
-        let plain = script::without_markers(last_user_message);
+        let plain = marker::without_markers(last_user_message);
         let mut words = plain.split_whitespace();
         let mut echo: Vec<&str> = words.by_ref().take(ECHO_WORDS).collect();
         if words.next().is_some() {
