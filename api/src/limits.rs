@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use shared::limits::{Limit, Verdict, check};
+use shared::limits::{Limit, Verdict, check, peek};
 
 use crate::app::AppState;
 use crate::config::LimitConfig;
@@ -72,14 +72,17 @@ pub async fn count(app: &AppState, limit: Limit, who: impl Display) -> Result<Bu
         limit.name,
         limit.period.as_secs()
     );
-    let mut problem = Problem::new(Code::RateLimited, detail).with_header(
+    let problem = Problem::new(Code::RateLimited, detail).with_header(
         http::header::RETRY_AFTER,
         seconds(verdict.retry_after).max(1),
     );
-    for (name, value) in budget.headers() {
-        problem = problem.with_header(name, value);
-    }
-    Err(problem)
+    Err(budget.on(problem))
+}
+
+/// What `who` has left, for an answer that does not count.
+pub async fn left(app: &AppState, limit: Limit, who: impl Display) -> Budget {
+    let verdict = peek(&app.redis, &limit, who).await.ok();
+    Budget(verdict.map(|verdict| (limit, verdict)))
 }
 
 impl Budget {
@@ -87,6 +90,14 @@ impl Budget {
     pub fn write(self, response: &mut Response) {
         let headers: HeaderMap = self.headers().collect();
         response.headers_mut().extend(headers);
+    }
+
+    /// Tells the client in a refusal.
+    #[must_use]
+    pub fn on(self, problem: Problem) -> Problem {
+        self.headers().fold(problem, |problem, (name, value)| {
+            problem.with_header(name, value)
+        })
     }
 
     fn headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {

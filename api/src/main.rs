@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use api::app::{self, AppState};
+use api::app::AppState;
 use api::config::{self, Config};
 use api::gate::Gate;
 use api::{error, openapi, serve};
@@ -120,8 +120,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let listener = serve::listen(server.address)
         .with_context(|| format!("failed to listen on {}", server.address))?;
     tracing::info!(server.address = %listener.local_addr()?, "serving");
-    let closing = state.closing.clone();
-    serve::serve(listener, app::build(state), &server, &lifecycle, &closing).await;
+    serve::serve(listener, state).await;
     tracing::info!(
         grace_s = server.shutdown_grace.as_secs(),
         "the listener is closed; requests in flight finish"

@@ -37,13 +37,13 @@ pub struct Verdict {
 
 static GCRA: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r"local count, period = tonumber(ARGV[1]), tonumber(ARGV[2])
+        r"local count, period, counts = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
           local time = redis.call('TIME')
           local now = time[1] * 1000000 + time[2]
           local step = period / count
           local arrival = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
           local allowed = arrival + step - now <= period
-          if allowed then
+          if allowed and counts then
               arrival = arrival + step
               redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 1)
           end
@@ -63,10 +63,32 @@ pub async fn check(
     limit: &Limit,
     who: impl std::fmt::Display,
 ) -> Result<Verdict, RedisFailure> {
+    ask(redis, limit, who, true).await
+}
+
+/// What the limit would say to a request of `who`, which does not count.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn peek(
+    redis: &Redis,
+    limit: &Limit,
+    who: impl std::fmt::Display,
+) -> Result<Verdict, RedisFailure> {
+    ask(redis, limit, who, false).await
+}
+
+async fn ask(
+    redis: &Redis,
+    limit: &Limit,
+    who: impl std::fmt::Display,
+    counts: bool,
+) -> Result<Verdict, RedisFailure> {
     let mut invocation = GCRA.key(redis.key(format_args!("limit:{}:{who}", limit.name)));
     invocation
         .arg(limit.count)
-        .arg(u64::try_from(limit.period.as_micros()).unwrap_or(u64::MAX));
+        .arg(u64::try_from(limit.period.as_micros()).unwrap_or(u64::MAX))
+        .arg(u8::from(counts));
     let (allowed, remaining, reset, wait): (u8, i64, u64, u64) = redis.script(&invocation).await?;
     Ok(Verdict {
         allowed: allowed == 1,

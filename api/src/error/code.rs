@@ -89,7 +89,7 @@ codes! {
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "Changed meanwhile";
     /// The body is larger than `MAX_BODY_BYTES`.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Body too large";
-    /// The body is not declared as JSON in `Content-Type`.
+    /// The body is not declared as JSON in `Content-Type`, or is compressed.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
     /// A field, parameter or header has a wrong type or value, or is unknown; `errors` names each.
     ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY, "Invalid request";
@@ -109,6 +109,8 @@ codes! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
     /// Too many event streams and WebSockets are open at once; close one first.
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS, "Too many open streams";
+    /// The request line and the headers are larger than 32 KiB together, or more than 100.
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large";
     /// A fault of Balas; the request id helps to find it.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
     /// Too many messages wait already; nothing was stored, `Retry-After` says when there may be room.
@@ -133,6 +135,7 @@ impl Code {
             StatusCode::UNPROCESSABLE_ENTITY => Self::ValidationFailed,
             StatusCode::UPGRADE_REQUIRED => Self::UpgradeRequired,
             StatusCode::TOO_MANY_REQUESTS => Self::RateLimited,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::HeadersTooLarge,
             StatusCode::SERVICE_UNAVAILABLE => Self::Unavailable,
             status if status.is_client_error() => Self::MalformedRequest,
             _ => Self::Internal,

@@ -45,20 +45,24 @@ pub async fn problems(request: Request, next: Next) -> Response {
         .headers
         .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     parts.extensions.insert(problem.code);
-    Response::from_parts(parts, Body::from(body(problem, request_id))).into_response()
+    Response::from_parts(parts, Body::from(problem.body(request_id))).into_response()
 }
 
-fn body(problem: &Problem, request_id: &str) -> Vec<u8> {
-    let body = ProblemBody {
-        kind: format!("urn:balas:problem:{}", problem.code.as_str()),
-        title: problem.code.title(),
-        status: problem.code.status().as_u16(),
-        detail: &problem.detail,
-        code: problem.code,
-        request_id,
-        errors: &problem.errors,
-    };
-    serde_json::to_vec(&body).unwrap_or_default()
+impl Problem {
+    /// The problem as the caller reads it.
+    #[must_use]
+    pub fn body(&self, request_id: &str) -> Vec<u8> {
+        let body = ProblemBody {
+            kind: format!("urn:balas:problem:{}", self.code.as_str()),
+            title: self.code.title(),
+            status: self.code.status().as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            request_id,
+            errors: &self.errors,
+        };
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
 }
 
 fn log(problem: &Problem) {

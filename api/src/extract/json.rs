@@ -2,12 +2,13 @@
 
 use axum::extract::{FromRef, FromRequest, Request};
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::error::Category;
 
 use super::body;
+use super::object::Object;
 use crate::error::{Code, FieldError, Problem, Result};
 use crate::gate::Gate;
 
@@ -44,12 +45,26 @@ where
     if declared && !is_json(&parts.headers) {
         return Err(Problem::of(Code::UnsupportedMediaType));
     }
+    if is_encoded(&parts.headers) {
+        let detail = "the body must come as it is, without a Content-Encoding";
+        let problem = Problem::new(Code::UnsupportedMediaType, detail);
+        // RFC 9110, 12.5.3: what would be taken instead.
+        return Err(problem.with_header(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        ));
+    }
     let bytes = body::read(&parts.headers, body, limit).await?;
     match (declared, bytes.is_empty()) {
         (false, true) => Ok(Bytes::from_static(b"{}")),
         (false, false) => Err(Problem::of(Code::UnsupportedMediaType)),
         (true, _) => Ok(bytes),
     }
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -65,7 +80,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Parses JSON: 400 when it is not JSON, 422 naming the field when it is not a `T`.
+/// Parses a JSON object: 400 when it is not JSON, 422 naming the field when it is not a `T`.
 ///
 /// # Errors
 /// `malformed_json` or `validation_failed`.
@@ -73,7 +88,8 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     refuse_depth(bytes)?;
     refuse_nul(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let read = serde_path_to_error::deserialize(&mut deserializer);
+    let Object(value) = read.map_err(|error| {
         let path = error.path().to_string();
         explain(&path, error.into_inner())
     })?;

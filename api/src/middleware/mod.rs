@@ -13,7 +13,7 @@ pub use client_ip::{ClientIp, Peer};
 pub use cors::cors;
 pub use deadline::deadline;
 pub use headers::security_headers;
-pub use observe::observe;
+pub use observe::{observe, refused};
 pub use panic::on_panic;
 pub use request_id::{REQUEST_ID, RequestId, TRACEPARENT, TraceParent};
 pub use strangers::{public, slow_down_strangers};

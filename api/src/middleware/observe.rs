@@ -1,5 +1,6 @@
 //! One span, one log line and one measurement per request.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -41,11 +42,17 @@ pub async fn observe(State(gate): State<Gate>, mut request: Request, next: Next)
         if let Some(value) = id.header() {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        exchange.answered(&response);
+        exchange.answered(response.status(), response.extensions().get().copied());
         response
     }
     .instrument(span)
     .await
+}
+
+/// Tells of a request that never got as far as a route, because its head could not be read.
+pub fn refused(peer: SocketAddr, id: &RequestId, code: Code) {
+    let span = tracing::info_span!("request", request.id = %id, client.ip = %peer.ip());
+    span.in_scope(|| Exchange::begin("OTHER", None).answered(code.status(), Some(code)));
 }
 
 /// A request being answered. Dropped before that, the client has gone away.
@@ -70,13 +77,9 @@ impl Exchange {
         self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
     }
 
-    fn answered(mut self, response: &Response) {
+    fn answered(mut self, status: StatusCode, code: Option<Code>) {
         self.answered = true;
-        let code = response
-            .extensions()
-            .get::<Code>()
-            .map_or("", |code| code.as_str());
-        self.tell(response.status(), code);
+        self.tell(status, code.map_or("", Code::as_str));
     }
 
     fn tell(&self, status: StatusCode, code: &str) {

@@ -27,20 +27,27 @@ pub async fn slow_down_strangers(
 
 /// Counts every request of a route that asks for no credentials.
 pub async fn public(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    let client = request.extensions().get::<ClientIp>().copied();
-    if let Some(client) = client {
-        let limit = limits::strangers(&app.gate.config.limits);
-        if let Err(problem) = limits::count(&app, limit, client.0).await {
-            return problem.into_response();
+    let Some(client) = request.extensions().get::<ClientIp>().copied() else {
+        return next.run(request).await;
+    };
+    let limit = limits::strangers(&app.gate.config.limits);
+    match limits::count(&app, limit, client.0).await {
+        Ok(budget) => {
+            let mut response = next.run(request).await;
+            budget.write(&mut response);
+            response
         }
+        Err(problem) => problem.into_response(),
     }
-    next.run(request).await
 }
 
-async fn count(app: &AppState, client: ClientIp, refused: Response) -> Response {
+async fn count(app: &AppState, client: ClientIp, mut refused: Response) -> Response {
     let limit = limits::strangers(&app.gate.config.limits);
     match limits::count(app, limit, client.0).await {
-        Ok(_) => refused,
+        Ok(budget) => {
+            budget.write(&mut refused);
+            refused
+        }
         Err(problem) => problem.into_response(),
     }
 }

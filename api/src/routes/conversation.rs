@@ -8,6 +8,7 @@ use serde_json::Value;
 use shared::domain::{Conversation, ConversationStatus, Event};
 use shared::store::conversations::{self as store, Changes, Edited};
 use shared::store::generations::cancel_unfinished;
+use shared::store::idempotency;
 use shared::store::messages::{self, Cursor};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -145,14 +146,12 @@ async fn edit(
         Edited::NotFound => return Err(not_found()),
     };
     tx.commit().await?;
-    let event = Event::conversation_updated(&conversation, app.gate.clock.now());
-    if let Err(failure) = shared::push::publish(&app.redis, user.id, &event).await {
-        tracing::debug!(%failure, "a change was not pushed");
-    }
+    tell(&app, &conversation).await;
     Ok((view::tag(&conversation), axum::Json(conversation)).into_response())
 }
 
-/// Deletes a conversation. Its unfinished generations are cancelled.
+/// Deletes a conversation. Its unfinished generations are cancelled, and the person's other clients
+/// get `conversation.updated` with the status `deleted`.
 #[utoipa::path(
     delete, path = "/api/chat/conversations/{conversation_id}", operation_id = "delete_conversation", tag = "conversations",
     params(("conversation_id" = Uuid, Path)),
@@ -164,14 +163,23 @@ pub(super) async fn delete(
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode> {
     let mut tx = app.db.user(user.id).await?;
-    if !store::delete(&mut tx, id).await? {
-        return Err(not_found());
-    }
+    let deleted = store::delete(&mut tx, id).await?.ok_or_else(not_found)?;
     let stopped = cancel_unfinished(&mut tx, id, true).await?;
+    idempotency::forget(&mut tx, id).await?;
     tx.commit().await?;
     cancelled::tell(&app, user.id, stopped.rows).await;
+    // Last, because a stream of the conversation ends with it.
+    tell(&app, &deleted).await;
     cancelled::push(&app, stopped.next).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Pushes how the conversation is now to its owner's clients.
+async fn tell(app: &AppState, conversation: &Conversation) {
+    let event = Event::conversation_updated(conversation, app.gate.clock.now());
+    if let Err(failure) = shared::push::publish(&app.redis, conversation.user_id, &event).await {
+        tracing::debug!(%failure, "a change was not pushed");
+    }
 }
 
 pub(super) fn not_found() -> Problem {

@@ -97,12 +97,18 @@ pub(super) async fn begin<T>(
             response
                 .headers_mut()
                 .insert(name, HeaderValue::from_static("true"));
+            limits::left(app, limit, user_id).await.write(&mut response);
             Ok(Begun::Answered(response))
         }
         Known::Running => {
-            Err(Problem::of(Code::IdempotencyInProgress).with_header(http::header::RETRY_AFTER, 1))
+            let problem = Problem::of(Code::IdempotencyInProgress);
+            let problem = problem.with_header(http::header::RETRY_AFTER, 1);
+            Err(limits::left(app, limit, user_id).await.on(problem))
         }
-        Known::Conflict => Err(Problem::of(Code::IdempotencyConflict)),
+        Known::Conflict => {
+            let problem = Problem::of(Code::IdempotencyConflict);
+            Err(limits::left(app, limit, user_id).await.on(problem))
+        }
     }
 }
 
@@ -135,6 +141,16 @@ impl Creation {
             None => app.db.user(self.user_id).await?,
         };
         Ok(self.tx.insert(tx))
+    }
+
+    /// Whose request it is.
+    pub(super) fn user_id(&self) -> Uuid {
+        self.user_id
+    }
+
+    /// What is left of the limit, for a refusal from here on.
+    pub(super) fn budget(&self) -> Budget {
+        self.kept.budget
     }
 
     /// Whether nothing needs to be done in the same transaction as the work.

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt as _};
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use serde_json::Value;
+use shared::domain::{ConversationStatus, EventType};
 use shared::id::EventId;
 use shared::push::{Follow, PushedEvent};
 use shared::store::{conversations, generations};
@@ -86,7 +88,8 @@ pub(super) async fn of_generation(
 }
 
 /// Follows everything in a conversation. `Last-Event-ID` resumes within the generation it names and
-/// goes on with all younger ones.
+/// goes on with all younger ones. The stream ends when the conversation is deleted, after the event
+/// that says so.
 #[utoipa::path(
     get, path = "/api/chat/conversations/{conversation_id}/events", operation_id = "follow_conversation", tag = "push",
     params(("conversation_id" = Uuid, Path), EventsQuery, super::LastEventIdHeader),
@@ -120,11 +123,23 @@ pub(super) async fn of_conversation(
     if let Some(row) = resumed.filter(|row| row.generation.conversation_id == conversation_id) {
         feed.resume(row.generation.id, after);
     }
-    let events = stream::unfold(
-        feed,
-        |mut feed| async move { Some((feed.next().await, feed)) },
-    );
+    let events = stream::unfold(Some(feed), |feed| async move {
+        let mut feed = feed?;
+        let event = feed.next().await;
+        let feed = (!tells_of_deletion(&event)).then_some(feed);
+        Some((event, feed))
+    });
     Ok(respond(&app, &user, place, events))
+}
+
+/// Whether it is the last event there can be of its conversation.
+fn tells_of_deletion(event: &PushedEvent) -> bool {
+    let status = || {
+        let event: Value = serde_json::from_str(&event.json).ok()?;
+        let status = event.pointer("/data/conversation/status")?;
+        Some(status == ConversationStatus::Deleted.as_str())
+    };
+    event.kind == EventType::ConversationUpdated && status() == Some(true)
 }
 
 fn respond(

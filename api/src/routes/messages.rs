@@ -4,14 +4,14 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
-use shared::domain::{Attachment, ContentType};
-use shared::store::generations::{self as store, Concurrency, NewMessage};
+use shared::domain::{Attachment, ContentType, Generation, Message, Parked};
+use shared::store::generations::{self, Concurrency, NewGeneration, NewMessage};
 use shared::store::messages::{self, Cursor};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::conversation::not_found;
-use super::creation::{Begun, begin};
+use super::creation::{Begun, Creation, begin};
 use super::view::{self, Accepted, Answer, CursorPage, Links, Messages};
 use super::{model, reply};
 use crate::app::AppState;
@@ -31,7 +31,7 @@ pub(super) struct PostMessage {
     #[schema(required = false)]
     content_type: ContentType,
     /// What the text is about.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::extract::objects")]
     #[schema(required = false, max_items = 10)]
     attachments: Vec<Attachment>,
     /// The message of the same conversation that this one continues.
@@ -125,44 +125,20 @@ pub(super) async fn post(
         Begun::Answered(response) => return Ok(response),
         Begun::New(creation) => creation,
     };
+    let budget = creation.budget();
     let concurrency = Concurrency::from(request.body.concurrency);
-    let mut interrupted = store::Stopped::default();
-    if concurrency == Concurrency::Interrupt {
-        let tx = creation.tx(&app).await?;
-        if !store::lock_conversation(tx, conversation_id).await? {
-            return Err(not_found());
-        }
-        interrupted = store::cancel_unfinished(tx, conversation_id, false).await?;
-    }
-    let clock = &app.gate.clock;
-    let accepted = if creation.is_alone() {
-        store::accept_alone(&app.db, user.id, clock, &message, &work, concurrency).await?
-    } else {
-        let tx = creation.tx(&app).await?;
-        store::accept(tx, clock, &message, &work, concurrency).await?
-    };
-    let (user_message, generation, parked) = match accepted {
-        store::Accepted::Stored {
-            user_message,
-            generation,
-            parked,
-            ..
-        } => (*user_message, *generation, parked),
-        store::Accepted::ConversationNotFound => return Err(not_found()),
-        store::Accepted::NotActive => return Err(Problem::of(Code::ConversationArchived)),
-        store::Accepted::ParentNotFound => {
-            return Err(Problem::field(
-                "parent_message_id",
-                "is no message of this conversation",
-            ));
-        }
-        store::Accepted::Busy => return Err(Problem::of(Code::ConversationBusy)),
-    };
+    let stored = store(&app, &mut creation, &message, &work, concurrency).await;
+    let Stored {
+        user_message,
+        generation,
+        parked,
+        interrupted,
+    } = stored.map_err(|problem| budget.on(problem))?;
     let links = Links::of(generation.id);
     let location = Some(links.this.clone());
     let body = Accepted {
-        user_message: Some(user_message),
-        generation,
+        user_message: Some(*user_message),
+        generation: *generation,
         links,
     };
     let answer = Answer::new(StatusCode::ACCEPTED, location, &body)?;
@@ -170,6 +146,61 @@ pub(super) async fn post(
     cancelled::tell(&app, user.id, interrupted.rows).await;
     cancelled::push(&app, interrupted.next).await;
     Ok(reply::answer(&app, &user, kept, body, parked, prefer).await)
+}
+
+/// What a message became.
+struct Stored {
+    user_message: Box<Message>,
+    generation: Box<Generation>,
+    parked: Option<Parked>,
+    /// What was cancelled for it.
+    interrupted: generations::Stopped,
+}
+
+/// Stores the message and its generation, in the transaction of `creation` or in a single statement.
+async fn store(
+    app: &AppState,
+    creation: &mut Creation,
+    message: &NewMessage<'_>,
+    work: &NewGeneration<'_>,
+    concurrency: Concurrency,
+) -> Result<Stored> {
+    let id = message.conversation_id;
+    let mut interrupted = generations::Stopped::default();
+    if concurrency == Concurrency::Interrupt {
+        let tx = creation.tx(app).await?;
+        if !generations::lock_conversation(tx, id).await? {
+            return Err(not_found());
+        }
+        interrupted = generations::cancel_unfinished(tx, id, false).await?;
+    }
+    let (clock, user_id) = (&app.gate.clock, creation.user_id());
+    let accepted = if creation.is_alone() {
+        generations::accept_alone(&app.db, user_id, clock, message, work, concurrency).await?
+    } else {
+        let tx = creation.tx(app).await?;
+        generations::accept(tx, clock, message, work, concurrency).await?
+    };
+    match accepted {
+        generations::Accepted::Stored {
+            user_message,
+            generation,
+            parked,
+            ..
+        } => Ok(Stored {
+            user_message,
+            generation,
+            parked,
+            interrupted,
+        }),
+        generations::Accepted::ConversationNotFound => Err(not_found()),
+        generations::Accepted::NotActive => Err(Problem::of(Code::ConversationArchived)),
+        generations::Accepted::ParentNotFound => Err(Problem::field(
+            "parent_message_id",
+            "is no message of this conversation",
+        )),
+        generations::Accepted::Busy => Err(Problem::of(Code::ConversationBusy)),
+    }
 }
 
 /// The messages of a conversation, oldest first in the page.
@@ -206,14 +237,10 @@ pub(super) async fn list(
     } else {
         messages.first()
     };
-    let next_cursor = edge.filter(|_| has_more).map(|message| message.id);
+    let pagination = CursorPage::up_to(edge.map(|message| message.id), limit, has_more);
     Ok(axum::Json(Messages {
         messages,
-        pagination: CursorPage {
-            limit,
-            next_cursor,
-            has_more,
-        },
+        pagination,
     }))
 }
 

@@ -64,15 +64,17 @@ pub(super) async fn post(
         Begun::Answered(response) => return Ok(response),
         Begun::New(creation) => creation,
     };
+    let budget = creation.budget();
+    let refuse = |code| Err(budget.on(Problem::of(code)));
     let tx = creation.tx(&app).await?;
     let queued = store::regenerate(tx, &app.gate.clock, conversation_id, message_id, &work).await?;
     let (generation, parked) = match queued {
         store::Regenerated::Queued {
             generation, parked, ..
         } => (*generation, parked),
-        store::Regenerated::NotFound => return Err(Problem::of(Code::MessageNotFound)),
-        store::Regenerated::NotActive => return Err(Problem::of(Code::ConversationArchived)),
-        store::Regenerated::NotAReply => return Err(Problem::of(Code::NotRegenerable)),
+        store::Regenerated::NotFound => return refuse(Code::MessageNotFound),
+        store::Regenerated::NotActive => return refuse(Code::ConversationArchived),
+        store::Regenerated::NotAReply => return refuse(Code::NotRegenerable),
     };
     let links = Links::of(generation.id);
     let location = Some(links.this.clone());

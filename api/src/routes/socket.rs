@@ -85,7 +85,7 @@ pub(super) async fn ticket(
 /// `{"type":"resume","generation_id":…,"after":"<event id>"}`, `{"type":"subscribe","conversation_id":…}` and
 /// `{"type":"unsubscribe","conversation_id":…}` (while any is subscribed only those are sent), and `{"type":"ping"}`.
 /// A frame that cannot be understood is answered with `{"type":"error","code":…,"detail":…}`.
-/// Close codes: 1009 frame too large, 1012 reconnect (the server restarts), 1013 too slow, 4401 the token has expired.
+/// Close codes: 1009 frame too large or no WebSocket frame, 1012 reconnect (the server restarts), 1013 too slow, 4401 the token has expired.
 #[utoipa::path(
     get, path = "/api/chat/ws", operation_id = "open_socket", tag = "push", params(OpenQuery),
     security(("bearer" = []), ()),

@@ -50,6 +50,17 @@ pub(super) struct CursorPage {
     pub has_more: bool,
 }
 
+impl CursorPage {
+    /// The next page, if there is one, begins after `edge`, the last item of this one.
+    pub(in crate::routes) fn up_to(edge: Option<Uuid>, limit: i64, has_more: bool) -> Self {
+        Self {
+            limit,
+            next_cursor: edge.filter(|_| has_more),
+            has_more,
+        }
+    }
+}
+
 /// A page of generations, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Generations {

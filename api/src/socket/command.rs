@@ -70,6 +70,7 @@ mod tests {
             ("hello", "malformed_json"),
             ("[]", "validation_failed"),
             ("{}", "validation_failed"),
+            (r#"["ping"]"#, "validation_failed"),
             (r#"{"type":"dance"}"#, "validation_failed"),
             (r#"{"type":"ping","extra":1}"#, "validation_failed"),
             (

@@ -67,10 +67,10 @@ pub(crate) async fn run(app: &AppState, ticket: &Ticket, websocket: WebSocket) {
     let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard_at = Instant::now();
-    let (code, reason) = loop {
+    let farewell = loop {
         tokio::select! {
-            () = app.closing.cancelled() => break (SERVICE_RESTART, "the server restarts"),
-            () = &mut expired => break (TOKEN_EXPIRED, "the token has expired"),
+            () = app.closing.cancelled() => break Some((SERVICE_RESTART, "the server restarts")),
+            () = &mut expired => break Some((TOKEN_EXPIRED, "the token has expired")),
             () = sleep_until(heard_at + SILENCE) => return,
             sent = outbox.send(), if outbox.has_work() => {
                 if sent.is_err() {
@@ -80,7 +80,8 @@ pub(crate) async fn run(app: &AppState, ticket: &Ticket, websocket: WebSocket) {
             frame = source.next() => {
                 heard_at = Instant::now();
                 match frame {
-                    Some(Ok(Message::Close(_))) | None => return,
+                    Some(Ok(Message::Close(_))) => break None,
+                    None => return,
                     Some(Ok(message)) => {
                         if let Some(answer) = session.answer(&message).await {
                             outbox.push(Message::Text(answer));
@@ -89,7 +90,7 @@ pub(crate) async fn run(app: &AppState, ticket: &Ticket, websocket: WebSocket) {
                     // A frame too large, or no WebSocket frame at all: what follows it makes no sense.
                     Some(Err(error)) => {
                         tracing::debug!(%error, "a websocket broke its protocol");
-                        break (TOO_BIG, "the frame is too large or malformed");
+                        break Some((TOO_BIG, "the frame is too large or malformed"));
                     }
                 }
             }
@@ -102,13 +103,17 @@ pub(crate) async fn run(app: &AppState, ticket: &Ticket, websocket: WebSocket) {
         }
         if outbox.is_overflowing() {
             metrics::counter!(shared::metrics::PUSH_DROPPED).increment(1);
-            break (
+            break Some((
                 TRY_AGAIN_LATER,
                 "the client reads too slowly; resume by event id",
-            );
+            ));
         }
     };
-    outbox.close(code, reason);
+    match farewell {
+        Some((code, reason)) => outbox.close(code, reason),
+        None => outbox.clear(),
+    }
+    // A close of the client's own is echoed with this, as RFC 6455, 5.5.1 demands.
     let goodbye = async {
         if outbox.send().await.is_ok() {
             while let Some(Ok(_)) = source.next().await {}

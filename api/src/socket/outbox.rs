@@ -49,6 +49,11 @@ impl Outbox {
         })));
     }
 
+    /// Forgets what waits: the client has closed, and hears nothing but the echo of that.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
     pub(super) fn is_overflowing(&self) -> bool {
         self.overflowing
     }

@@ -163,6 +163,15 @@ async fn content_that_is_missing_blank_too_long_or_not_text() {
             "422 validation_failed attachments",
         ),
         (json!("content"), "422 validation_failed body"),
+        // An array of the fields is no object, here and further in.
+        (
+            json!({ "content": "x", "attachments": [["https://x.org", "a/b"]] }),
+            "422 validation_failed attachments[0]",
+        ),
+        (
+            json!(["x", "text", [], null, null, "enqueue", true]),
+            "422 validation_failed body",
+        ),
         (json!([]), "422 validation_failed body"),
         (Value::Null, "422 validation_failed body"),
     ] {
@@ -218,6 +227,14 @@ async fn bodies_that_are_not_json() {
         let answer = case.user.send(request.body(body.to_owned())).await;
         assert_eq!(answer.problem(), expected, "{kind} {body:.40}");
     }
+    let compressed = case
+        .user
+        .request(Method::POST, &case.messages)
+        .header("content-type", "application/json")
+        .header("content-encoding", "gzip");
+    let compressed = case.user.send(compressed.body("{\"content\":\"x\"}")).await;
+    assert_eq!(compressed.problem(), "415 unsupported_media_type");
+    assert_eq!(compressed.header("accept-encoding"), "identity");
     let binary = case
         .user
         .request(Method::POST, &case.messages)

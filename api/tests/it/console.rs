@@ -154,3 +154,25 @@ async fn a_reply_can_be_made_again_and_the_old_one_stays_reachable() {
     .await;
     assert_eq!(replies[0]["superseded_by"], replies[1]["id"]);
 }
+
+#[tokio::test]
+async fn a_conversation_deleted_elsewhere_leaves_the_page() {
+    let app = TestApp::new().await;
+    let user = app.user();
+    let Some(mut browser) = console(&user, 1280, 800).await else {
+        return;
+    };
+    send(&mut browser, "Forget this.").await;
+    status(&mut browser, "completed").await;
+    let conversations = user.get("/api/chat/conversations").await;
+    let id = conversations.text("/conversations/0/id");
+    let deleted = user.delete(&format!("/api/chat/conversations/{id}")).await;
+    assert_eq!(deleted.status, 204);
+    browser
+        .wait("document.querySelector('#turns').dataset.trouble.includes('deleted')")
+        .await;
+    // Neither the page, nor its title, nor the list shows anything of it.
+    browser
+        .wait("!(document.title + document.querySelector('#console').innerText).includes('Forget this')")
+        .await;
+}

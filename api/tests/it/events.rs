@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::common::{EventStream, TestApp, conversation, sse, until};
+use crate::common::{EventStream, Socket, TestApp, conversation, sse, until};
 
 #[tokio::test]
 async fn a_generation_is_followed_from_its_beginning_to_its_end() {
@@ -233,6 +233,52 @@ async fn a_conversation_is_followed_over_all_its_generations() {
     let mut resumed = EventStream::open(&user.at(&replica.url), &path, Some(after)).await;
     assert_eq!(resumed.through("generation.completed").await, first[2..]);
     assert_eq!(resumed.through("generation.completed").await, second);
+}
+
+#[tokio::test]
+async fn a_deletion_reaches_every_open_client_of_the_person_and_nobody_else() {
+    let app = TestApp::without_worker().await;
+    let (user, replica) = (app.user(), app.another_replica().await);
+    let id = conversation(&user).await;
+    let there = user.at(&replica.url);
+    let mut socket = Socket::open(&there).await;
+    let mut stranger = Socket::open(&app.user().at(&replica.url)).await;
+    socket.settle().await;
+    stranger.settle().await;
+    let path = format!("/api/chat/conversations/{id}/events");
+    let stream = EventStream::open(&there, &path, None).await;
+    let sent = user.say(&id, "waits").await;
+    let deleted = user.delete(&format!("/api/chat/conversations/{id}")).await;
+    assert_eq!(deleted.status, 204);
+    // The stream ends by itself, and what it ends with says why.
+    let events = stream.rest().await;
+    let kinds: Vec<_> = events.iter().map(|event| event["type"].clone()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "generation.queued",
+            "generation.cancelled",
+            "conversation.updated"
+        ]
+    );
+    let gone = &events[2]["data"]["conversation"];
+    assert_eq!(
+        (&gone["id"], &gone["status"]),
+        (&json!(id), &json!("deleted"))
+    );
+    assert_eq!(socket.through("conversation.updated").await, events);
+    assert_eq!(
+        user.get(&path).await.problem(),
+        "404 conversation_not_found"
+    );
+    // Only a deletion that happens is told.
+    let again = user.delete(&format!("/api/chat/conversations/{id}")).await;
+    assert_eq!(again.problem(), "404 conversation_not_found");
+    for quiet in [&mut socket, &mut stranger] {
+        quiet.say(json!({ "type": "ping" })).await;
+        assert_eq!(quiet.next().await["type"], "pong");
+    }
+    assert_eq!(user.get(&sent.text("/links/self")).await.status, 404);
 }
 
 #[tokio::test]

@@ -197,3 +197,37 @@ async fn a_key_is_forgotten_after_a_day() {
         fresh.raw
     );
 }
+
+#[tokio::test]
+async fn what_was_deleted_is_in_no_kept_answer_either() {
+    let app = TestApp::new().await;
+    let user = app.user();
+    let create = async || {
+        let key = [("idempotency-key", "create")];
+        user.post_with("/api/chat/conversations", &key, json!({}))
+            .await
+    };
+    let created = create().await;
+    let id = created.text("/id");
+    let path = format!("/api/chat/conversations/{id}/messages");
+    let kept = conversation(&user).await;
+    let kept = format!("/api/chat/conversations/{kept}/messages");
+    let say = async |path: &str, key: &str| {
+        let headers = [("idempotency-key", key), ("prefer", "wait=30")];
+        let body = json!({ "content": "a secret" });
+        user.post_with(path, &headers, body).await
+    };
+    assert_eq!(say(&path, "gone").await.status, 200);
+    assert_eq!(say(&kept, "kept").await.status, 200);
+    user.delete(&format!("/api/chat/conversations/{id}")).await;
+    let again = say(&path, "gone").await;
+    assert_eq!(again.problem(), "404 conversation_not_found");
+    let left = "SELECT count(*) FROM chat.idempotency_keys WHERE body LIKE '%a secret%'";
+    assert_eq!(app.env.value(left).await.as_deref(), Some("1"));
+    // Others are repeated as before, and the creation makes no second conversation.
+    assert_eq!(
+        say(&kept, "kept").await.header("idempotency-replayed"),
+        "true"
+    );
+    assert_eq!(create().await.text("/id"), id);
+}

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{TestApp, conversation, forged_token};
+use crate::common::{TestApp, conversation, forged_token, fresh_id};
 
 #[tokio::test]
 async fn messages_are_limited_per_user_over_all_replicas() {
@@ -76,6 +76,44 @@ async fn a_replayed_request_neither_counts_nor_is_refused() {
     assert_eq!(send("two").await.status, 202);
     assert_eq!(send("three").await.problem(), "429 rate_limited");
     assert_eq!(send("one").await.status, 202);
+}
+
+#[tokio::test]
+async fn what_is_left_is_told_by_refusals_and_repetitions_too() {
+    let app = TestApp::with(&[("RATE_LIMIT_MESSAGES_PER_HOUR", "200")]).await;
+    let user = app.user();
+    let id = conversation(&user).await;
+    let path = format!("/api/chat/conversations/{id}/messages");
+    let key = [("idempotency-key", "one")];
+    let first = user.post_with(&path, &key, json!({ "content": "x" })).await;
+    let again = user.post_with(&path, &key, json!({ "content": "x" })).await;
+    let other = user.post_with(&path, &key, json!({ "content": "y" })).await;
+    assert_eq!(other.problem(), "422 idempotency_conflict");
+    let busy = json!({ "content": "x", "concurrency": "reject" });
+    let busy = user.post(&path, busy).await;
+    assert_eq!(busy.problem(), "409 conversation_busy");
+    let nowhere = format!("/api/chat/conversations/{}/messages", fresh_id());
+    let nowhere = user.post(&nowhere, json!({ "content": "x" })).await;
+    assert_eq!(nowhere.problem(), "404 conversation_not_found");
+    let question = first.text("/user_message/id");
+    let again_made = user
+        .post(&format!("{path}/{question}/regenerate"), json!({}))
+        .await;
+    assert_eq!(again_made.problem(), "422 not_regenerable");
+    let answers = [first, again, other, busy, nowhere, again_made];
+    let left = answers.each_ref().map(|answer| {
+        assert_eq!(answer.header("ratelimit-policy"), "200;w=3600");
+        answer.header("ratelimit-remaining").to_owned()
+    });
+    // Repetitions do not count; what was looked at and refused does.
+    assert_eq!(left, ["199", "199", "199", "198", "197", "196"]);
+    // Limits by address are told as well, by pages and to whoever has no credentials.
+    let page = user.anonymous().get("/openapi.json").await;
+    let refused = user.anonymous().get("/api/chat/conversations").await;
+    assert_eq!((page.status, refused.status), (200, 401));
+    for answer in [page, refused] {
+        assert!(answer.header("ratelimit-policy").ends_with(";w=60"));
+    }
 }
 
 #[tokio::test]

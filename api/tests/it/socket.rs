@@ -1,8 +1,10 @@
 //! WebSockets.
 
-use futures::SinkExt as _;
+use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::common::{Socket, TestApp, conversation, fresh_id, now, sse, token_with, until};
 
@@ -143,6 +145,7 @@ async fn frames_that_make_no_sense_are_answered_and_the_socket_stays() {
         (Message::text(""), "malformed_json"),
         (Message::text("[".repeat(10_000)), "malformed_json"),
         (Message::text("{}"), "validation_failed"),
+        (Message::text(r#"["ping"]"#), "validation_failed"),
         (Message::text(r#"{"type":"dance"}"#), "validation_failed"),
         (
             Message::text(r#"{"type":"ping","more":1}"#),
@@ -185,6 +188,19 @@ async fn frames_that_make_no_sense_are_answered_and_the_socket_stays() {
         .await
         .unwrap();
     assert_eq!(socket.close_code().await, 1009);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_told_goodbye() {
+    let app = TestApp::without_worker().await;
+    let mut socket = Socket::open(&app.user()).await;
+    let frame = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "enough".into(),
+    };
+    socket.0.send(Message::Close(Some(frame))).await.unwrap();
+    assert_eq!(socket.close_code().await, 1000);
+    assert!(socket.0.next().await.is_none_or(|end| end.is_err()));
 }
 
 #[tokio::test]

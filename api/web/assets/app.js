@@ -219,9 +219,17 @@ export class App {
       if (this.state.thread !== thread) return;
       this.takeGenerations(thread, generations);
     } catch (error) {
-      if (error.status === 404 && this.state.thread === thread) thread.state = "missing";
+      if (error.status === 404 && this.state.thread === thread) this.lose(thread);
     }
     this.draw();
+  }
+
+  /** The open conversation was deleted, here or elsewhere: nothing of it stays on the page. */
+  lose(thread) {
+    this.following?.stop();
+    this.following = null;
+    this.state.thread = store.newThread(thread.id, null);
+    this.state.thread.state = "missing";
   }
 
   catchUpSoon() {
@@ -286,10 +294,11 @@ export class App {
     if (event.type === "conversation.updated") {
       const { conversation } = event.data;
       store.placeConversation(state.list, conversation);
-      if (here) {
-        thread.conversation = conversation;
-        if (conversation.status === "deleted") thread.state = "missing";
-      }
+      if (conversation.status === "deleted") {
+        state.running.delete(conversation.id);
+        state.unread.delete(conversation.id);
+        if (here) this.lose(thread);
+      } else if (here) thread.conversation = conversation;
       this.draw();
       return;
     }

@@ -18,11 +18,12 @@ use super::behaviour::{Failure, Place};
 use super::books::Facts;
 use super::catalogue;
 use super::connection::{Break, Handle};
+use super::marker::{markers, without_markers};
 use super::open_call::OpenCall;
 use super::records::Outcome;
 use super::reply::{hash, reply_of_bytes, reply_text, title_text, token_ends};
 use super::rules::{Decision, Subject};
-use super::script::{Directives, Endpoint, Incident, without_markers};
+use super::script::{Directives, Endpoint, Incident};
 use super::settings::Settings;
 use super::stream::{Plan, ReplyBody};
 use super::wire::{ChatRequest, completion_json, usage_json};
@@ -372,7 +373,7 @@ fn half_sent(body: String, how: Break, connection: &Handle) -> Response {
 /// The text a chat call for `question` gets, by its markers and these settings alone.
 pub(crate) fn expected_reply(settings: &Settings, question: &str) -> String {
     let mut directives = Directives::default();
-    for marker in super::script::markers(question) {
+    for marker in markers(question) {
         if let Ok(marker) = Directives::parse(marker.list)
             && !marker.is_timed()
             && !marker.title

@@ -3,8 +3,8 @@
 //! The same text always gives the same vector, texts that share words or parts of words are
 //! near, and unrelated ones are nearly orthogonal. That is all that retrieval tests need.
 
+use super::marker;
 use super::reply;
-use super::script;
 
 /// How much a shared trigram counts beside a shared word.
 const TRIGRAM_WEIGHT: f64 = 0.35;
@@ -15,7 +15,7 @@ const TRIGRAM_WEIGHT: f64 = 0.35;
 /// or digit gives the first unit vector, because a null vector has no direction to compare.
 pub fn embed(text: &str, dimension: usize) -> Vec<f32> {
     let mut sums = vec![0.0_f64; dimension.max(1)];
-    let plain = script::without_markers(text).to_lowercase();
+    let plain = marker::without_markers(text).to_lowercase();
     for word in plain
         .split(|character: char| !character.is_alphanumeric())
         .filter(|word| !word.is_empty())

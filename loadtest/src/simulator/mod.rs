@@ -32,6 +32,7 @@ mod connection;
 mod embed;
 mod embeddings;
 mod free_limits;
+pub mod marker;
 mod open_call;
 mod records;
 mod reply;

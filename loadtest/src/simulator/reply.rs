@@ -2,7 +2,7 @@
 //!
 //! A test can therefore assert that the stored message equals the sent text, byte for byte.
 
-use super::script;
+use super::marker;
 
 /// Sentences a reply is put together from. Multi-byte characters are among them on purpose:
 /// a client that cuts UTF-8 at a chunk border must not get away with it.
@@ -99,9 +99,12 @@ pub fn reply_of_bytes(last_user_message: &str, bytes: usize) -> String {
     text
 }
 
-/// A title: the first five words of the question, as a title request wants it.
+/// A title: the first five words of the question, as a title request wants it. Where the request quotes
+/// a conversation (`Person: …`, then `Assistant: …`), they are the person's.
 pub fn title_text(last_user_message: &str) -> String {
-    let plain = script::without_markers(last_user_message);
+    let quoted = last_user_message.trim_start().strip_prefix("Person:");
+    let question = quoted.map(|rest| rest.split("\n\nAssistant:").next().unwrap_or(rest));
+    let plain = marker::without_markers(question.unwrap_or(last_user_message));
     let words: Vec<&str> = plain.split_whitespace().take(5).collect();
     if words.is_empty() {
         "Conversation".to_owned()
@@ -182,7 +185,7 @@ struct Writer {
 
 impl Writer {
     fn new(last_user_message: &str) -> Self {
-        let plain = script::without_markers(last_user_message);
+        let plain = marker::without_markers(last_user_message);
         let mut words = plain.split_whitespace();
         let mut echo: Vec<&str> = words.by_ref().take(ECHO_WORDS).collect();
         if words.next().is_some() {
@@ -283,6 +286,10 @@ mod tests {
         assert_eq!(
             title_text("[[sim:429]] How do I become a data engineer?"),
             "How do I become a"
+        );
+        assert_eq!(
+            title_text("Person: Hello [[sim:429]] there\n\nAssistant: Good day"),
+            "Hello there"
         );
         assert_eq!(title_text("  "), "Conversation");
     }

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::script::{Directives, Endpoint, Marker, Rule, ScriptError, markers};
+use super::marker::{Marker, markers};
+use super::script::{Directives, Endpoint, Rule, ScriptError};
 
 /// How many timed markers are counted; the oldest is forgotten first.
 const MARKERS_COUNTED: usize = 200_000;

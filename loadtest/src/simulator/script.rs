@@ -1,18 +1,13 @@
-//! The language that scripts a reply: directives, the markers that carry them in a message, and
-//! the rules that carry them from outside.
+//! The language that scripts a reply: directives, and the rules that carry them from outside.
 //!
-//! One grammar serves both. A marker is `[[sim:directive,directive,…]]` in a user message; a rule
-//! is the same list of directives with conditions. [`Directives::parse`] documents them all.
-
-use std::borrow::Cow;
+//! One grammar serves both those and the markers of a message ([`super::marker`]). A marker is
+//! `[[sim:directive,directive,…]]` in a user message; a rule is the same list of directives with
+//! conditions. [`Directives::parse`] documents them all.
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::behaviour::{Failure, Place};
-
-const OPEN: &str = "[[sim:";
-const CLOSE: &str = "]]";
 
 /// What is wrong with a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -411,42 +406,6 @@ pub enum Endpoint {
     Embeddings,
 }
 
-/// A marker found in a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marker<'a> {
-    /// The whole text, brackets included.
-    pub text: &'a str,
-    /// The list of directives inside.
-    pub list: &'a str,
-}
-
-/// The markers in `message`, in order.
-pub fn markers(message: &str) -> impl Iterator<Item = Marker<'_>> {
-    let mut rest = message;
-    std::iter::from_fn(move || {
-        let open = rest.find(OPEN)?;
-        let length = rest[open..].find(CLOSE)?;
-        let text = &rest[open..open + length + CLOSE.len()];
-        rest = &rest[open + text.len()..];
-        Some(Marker {
-            text,
-            list: &text[OPEN.len()..text.len() - CLOSE.len()],
-        })
-    })
-}
-
-/// `message` without its markers and the white space they leave behind.
-pub fn without_markers(message: &str) -> Cow<'_, str> {
-    if !message.contains(OPEN) {
-        return Cow::Borrowed(message.trim());
-    }
-    let mut plain = message.to_owned();
-    for marker in markers(message) {
-        plain = plain.replacen(marker.text, "", 1);
-    }
-    Cow::Owned(plain.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
 /// True when `text` matches `pattern`, in which `*` stands for any run of characters.
 pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
@@ -510,78 +469,5 @@ fn flag(field: &mut bool, name: &str, value: Option<&str>) -> Result<(), ScriptE
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_the_markers_of_a_message() {
-        let message =
-            "Hi [[sim:ttft=3000]] there [[sim:status=503,retry_after=2,times=2]] [[sim:broken";
-        let found: Vec<&str> = markers(message).map(|marker| marker.list).collect();
-        assert_eq!(found, ["ttft=3000", "status=503,retry_after=2,times=2"]);
-        assert_eq!(without_markers("Hi [[sim:429]] there"), "Hi there");
-        assert_eq!(without_markers(" plain  text "), "plain  text");
-    }
-
-    #[test]
-    fn reads_directives() {
-        let parsed = Directives::parse("503, retry_after=2, times=2, in=chunk, at=7").unwrap();
-        let failure = parsed.resolved_failure().unwrap();
-        assert_eq!((failure.status, failure.retry_after), (503, Some(2.0)));
-        assert_eq!(
-            (parsed.times, parsed.place, parsed.at),
-            (Some(2), Some(Place::Chunk), Some(7))
-        );
-        let hang = Directives::parse("hang").unwrap();
-        assert_eq!(hang.before_headers, Some(BeforeHeaders::Hang));
-        assert_eq!(
-            Directives::parse("hang=body,cut=40").unwrap().incidents,
-            [(0, Incident::Hang), (40, Incident::Cut)]
-        );
-    }
-
-    #[test]
-    fn refuses_what_it_does_not_know() {
-        for list in [
-            "hnag",
-            "status=200",
-            "ttft",
-            "ttft=soon",
-            "empty=1",
-            "in=header,503",
-            "in=chunk",
-            "429=1",
-            "rate=-1",
-            "rate=NaN",
-        ] {
-            assert!(Directives::parse(list).is_err(), "{list}");
-        }
-    }
-
-    #[test]
-    fn later_directives_win() {
-        let mut base = Directives::parse("503,retry_after=2,tokens=5").unwrap();
-        base.overlay(Directives::parse("429").unwrap());
-        let failure = base.resolved_failure().unwrap();
-        assert_eq!(
-            (failure.status, failure.retry_after, base.tokens),
-            (429, None, Some(5))
-        );
-    }
-
-    #[test]
-    fn globs() {
-        for (pattern, text, matches) in [
-            ("*:free", "a/b:free", true),
-            ("*:free", "a/b", false),
-            ("a/b", "a/b", true),
-            ("a/b", "a/bc", false),
-            ("a*c*e", "abcde", true),
-            ("a*c*e", "ace", true),
-            ("a*c*e", "aec", false),
-            ("*", "", true),
-        ] {
-            assert_eq!(glob(pattern, text), matches, "{pattern} {text}");
-        }
-    }
-}
+#[path = "script_tests.rs"]
+mod tests;

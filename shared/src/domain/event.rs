@@ -27,7 +27,7 @@ super::named_enum! {
         Failed = "generation.failed",
         /// Its user stopped it; `{partial_content}`.
         Cancelled = "generation.cancelled",
-        /// Title, status or metadata changed; `{conversation}`.
+        /// Title, status or metadata changed; `{conversation}`, with the status `deleted` once it is gone.
         ConversationUpdated = "conversation.updated",
     }
 }

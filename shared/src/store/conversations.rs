@@ -197,21 +197,27 @@ pub async fn edit(
 }
 
 /// Deletes a conversation softly: it is gone from every read at once. The caller cancels its
-/// unfinished generations in the same transaction. Returns whether there was one.
+/// unfinished generations in the same transaction. Returns the conversation as it ended, if there was
+/// one.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete(tx: &mut UserTx, id: Uuid) -> StoreResult<bool> {
+pub async fn delete(tx: &mut UserTx, id: Uuid) -> StoreResult<Option<Conversation>> {
     let user_id = tx.user_id();
-    let deleted = sqlx::query!(
-        "UPDATE chat.conversations SET status = 'deleted', version = version + 1, updated_at = now()
-         WHERE id = $1 AND user_id = $2 AND status <> 'deleted'",
+    let deleted = sqlx::query_as!(
+        Conversation,
+        r#"UPDATE chat.conversations c
+           SET status = 'deleted', version = c.version + 1, updated_at = now()
+           WHERE c.id = $1 AND c.user_id = $2 AND c.status <> 'deleted'
+           RETURNING c.id, c.user_id, c.title, c.context_type AS "context_type: ContextType",
+                     c.status AS "status: ConversationStatus", c.metadata, c.assessment_id, c.message_count,
+                     c.last_message_at, c.created_at, c.updated_at, c.version"#,
         id,
         user_id,
     )
-    .execute(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(deleted.rows_affected() == 1)
+    Ok(deleted)
 }
 
 /// Stores a generated title, unless the person has set one or deleted the conversation meanwhile.

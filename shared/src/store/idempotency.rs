@@ -1,5 +1,7 @@
 //! Answers kept for 24 hours, so that a repeated request is answered and not repeated.
 
+use uuid::Uuid;
+
 use super::{StoreResult, UserTx};
 
 /// The answer to a request that was seen before.
@@ -109,6 +111,26 @@ pub async fn replace(tx: &mut UserTx, key: &str, answer: &Replay) -> StoreResult
         i16::try_from(answer.status).unwrap_or(200),
         answer.location,
         answer.body,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Forgets the answers that hold anything of a conversation, which is deleted in the same transaction.
+/// The answer to its creation stays: repeating that must not make another one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget(tx: &mut UserTx, conversation_id: Uuid) -> StoreResult<()> {
+    let user_id = tx.user_id();
+    sqlx::query!(
+        "UPDATE chat.idempotency_keys SET body = '', created_at = to_timestamp(0)
+         WHERE user_id = $1 AND created_at > now() - interval '24 hours'
+           AND position($2::uuid::text IN body) > 0
+           AND location IS DISTINCT FROM '/api/chat/conversations/' || $2::uuid::text",
+        user_id,
+        conversation_id,
     )
     .execute(tx.conn())
     .await?;

@@ -57,7 +57,12 @@ async fn what_cannot_be_accepted_stores_nothing() {
     conversations::edit(&mut tx, archived, None, &archive)
         .await
         .unwrap();
-    assert!(conversations::delete(&mut tx, deleted).await.unwrap());
+    assert!(
+        conversations::delete(&mut tx, deleted)
+            .await
+            .unwrap()
+            .is_some()
+    );
     tx.commit().await.unwrap();
     let before = world.rows().await;
     let stranger = Uuid::new_v4();

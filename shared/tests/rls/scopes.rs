@@ -43,7 +43,12 @@ async fn a_worker_that_runs_as_a_person_sees_that_person_only() {
                 .await
                 .unwrap()
         );
-        assert!(!conversations::delete(&mut tx, theirs).await.unwrap());
+        assert!(
+            conversations::delete(&mut tx, theirs)
+                .await
+                .unwrap()
+                .is_none()
+        );
         let cancelled = generations::cancel(&mut tx, claim.id, None).await.unwrap();
         assert!(matches!(cancelled, generations::Cancelled::NotFound));
         tx.commit().await.unwrap();

@@ -7,7 +7,7 @@ const MOST_LINES: usize = 500;
 
 /// Files that were larger when the rule came, with the lines they had. They may not grow, and leave
 /// this list once they fit.
-const TOO_LARGE: &[(&str, usize)] = &[("loadtest/src/simulator/script.rs", 511)];
+const TOO_LARGE: &[(&str, usize)] = &[];
 
 /// Files whose code, tests aside, has outgrown one module.
 pub(crate) fn sizes(sources: &[Source]) -> Vec<String> {

@@ -152,12 +152,8 @@ pub(in crate::routes) async fn list(
         limit: query.limit.get(),
     };
     let (dead_letters, has_more, counts) = app.operator.dead_letters(&filter).await?;
-    let last = dead_letters.last().filter(|_| has_more);
-    let pagination = CursorPage {
-        limit: filter.limit,
-        next_cursor: last.map(|letter| letter.id),
-        has_more,
-    };
+    let edge = dead_letters.last().map(|letter| letter.id);
+    let pagination = CursorPage::up_to(edge, filter.limit, has_more);
     Ok(axum::Json(DeadLetters {
         dead_letters,
         counts,

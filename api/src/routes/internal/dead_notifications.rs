@@ -86,12 +86,8 @@ pub(in crate::routes) async fn list(
         limit: query.limit.get(),
     };
     let (dead_notifications, has_more, counts) = app.operator.dead_notifications(&filter).await?;
-    let last = dead_notifications.last().filter(|_| has_more);
-    let pagination = CursorPage {
-        limit: filter.limit,
-        next_cursor: last.map(|dead| dead.id),
-        has_more,
-    };
+    let edge = dead_notifications.last().map(|dead| dead.id);
+    let pagination = CursorPage::up_to(edge, filter.limit, has_more);
     Ok(axum::Json(DeadNotifications {
         dead_notifications,
         counts,

@@ -1,6 +1,6 @@
 //! Processes of the fleet, as threads of their own so that they can die as processes do.
 
-use api::app::{self, AppState};
+use api::app::AppState;
 use api::config::Config;
 use api::gate::Gate;
 use loadtest::simulator::Simulator;
@@ -46,11 +46,7 @@ impl Replica {
             let state = AppState::new(gate, config.models, db, view, redis, stop.clone()).unwrap();
             let listener = api::serve::listen(server.address).unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
-            let closing = state.closing.clone();
-            let tasks = stop.clone();
-            stop.spawn(async move {
-                api::serve::serve(listener, app::build(state), &server, &tasks, &closing).await;
-            });
+            stop.spawn(api::serve::serve(listener, state));
             url
         });
         let url = starting.await.unwrap();

@@ -5,6 +5,8 @@
 //! and `closing` tells sockets and streams to reconnect elsewhere; requests in flight finish within
 //! `SHUTDOWN_GRACE`.
 
+mod refusal;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,13 +21,14 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use shared::lifecycle::Lifecycle;
+use shared::clock::Clock;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::config::ServerConfig;
+use self::refusal::Explained;
+use crate::app::{self, AppState};
 use crate::middleware::Peer;
 
 /// Bytes of the head of an HTTP/1 request, and of the buffer of its connection.
@@ -56,17 +59,15 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-/// Serves until `lifecycle` stops; returns once the listener is closed, while connections may still
-/// be finishing as tasks of `lifecycle`.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    config: &ServerConfig,
-    lifecycle: &Lifecycle,
-    closing: &CancellationToken,
-) {
+/// Serves until the lifecycle of `state` stops; returns once the listener is closed, while connections
+/// may still be finishing as its tasks.
+pub async fn serve(listener: TcpListener, state: AppState) {
+    let config = &state.gate.config.server;
+    let lifecycle = &state.lifecycle;
+    let closing = &state.closing;
     let serving = Serving {
-        router,
+        router: app::build(state.clone()),
+        clock: state.gate.clock.clone(),
         builder: Arc::new(builder()),
         stopping: lifecycle.stopping().clone(),
         closing: closing.clone(),
@@ -141,6 +142,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
 #[derive(Clone)]
 struct Serving {
     router: Router,
+    clock: Clock,
     builder: Arc<auto::Builder<TokioExecutor>>,
     stopping: CancellationToken,
     closing: CancellationToken,
@@ -155,6 +157,7 @@ impl Serving {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,
         }
+        let stream = Explained::new(stream, peer, self.clock);
         let peer = Peer(peer);
         // HTTP/2 has a frame of its own for going away.
         let is_http1 = Arc::new(AtomicBool::new(false));
