@@ -25,7 +25,7 @@ use crate::queue::{
     AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
 };
 use crate::roll_call::roll_call;
-use crate::upstream::Client;
+use crate::upstream::{Client, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
 use crate::{handle, maintenance};
 
@@ -137,6 +137,9 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
     run("reconcile", Box::pin(reconcile(shared())));
     run("maintain", Box::pin(maintenance::maintain(shared())));
     run("gates", Box::pin(watch_gates(shared())));
+    let asking = shared();
+    let models = async move { watch_models(&asking.upstream).await };
+    run("models", Box::pin(models));
     let progress = Arc::clone(&context.progress);
     run("beat", Box::pin(async move { progress.beat().await }));
     let looking = shared();

@@ -73,6 +73,19 @@ async fn put_back(context: &Context, claim: &Claim, delay: Duration, forgive: bo
     stored.await;
 }
 
+/// Puts back a claim whose models all failed. A try that may have cost something counts, and after the
+/// last of those nothing more is spent.
+async fn again(context: &Context, claim: &Claim, delay: Duration, charged: bool, reason: &str) {
+    if charged && !may_be_tried_again(claim) {
+        return give_up(context, claim, FailureCode::UpstreamExhausted, reason).await;
+    }
+    put_back(context, claim, delay, !charged, reason).await;
+}
+
+fn may_be_tried_again(claim: &Claim) -> bool {
+    claim.counted_attempts < claim.max_attempts
+}
+
 /// Ends the generation without a reply and tells everybody.
 pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode, detail: &str) {
     let failed = persist::until_stored(claim, || async {

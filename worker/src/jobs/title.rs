@@ -8,7 +8,7 @@ use shared::store::{StoreResult, messages};
 use tokio::sync::mpsc;
 
 use super::book::Book;
-use super::{count, finish, give_up, persist, put_back, unless_aborted};
+use super::{again, attempt, count, finish, give_up, persist, put_back, unless_aborted};
 use crate::context::Context;
 use crate::prompt::{self, Turn};
 use crate::queue::{AbortReason, RunningJob};
@@ -52,6 +52,12 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
         Ok(Ok(Outcome::PutBack { after, detail, .. })) => {
             put_back(context, claim, after, true, &detail).await
         }
+        Ok(Ok(Outcome::Again {
+            after,
+            charged,
+            detail,
+            ..
+        })) => again(context, claim, after, charged, &detail).await,
         Ok(Ok(Outcome::Failed { code, detail, .. })) => {
             give_up(context, claim, code, &detail).await
         }
@@ -92,6 +98,8 @@ async fn call(context: &Context, claim: &Claim) -> StoreResult<Option<Call>> {
         session_id: claim.conversation_id,
         request_id: claim.request_id.clone(),
         traceparent: claim.traceparent.clone(),
+        round: attempt(claim),
+        time_left: claim.time_left,
     }))
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::backoff::later;
 use super::client::{Attempt, CallEnd};
 use super::error::CallError;
 use super::keys::{Key, Refusal};
@@ -19,8 +20,16 @@ pub async fn run<P: Progress>(
     call: &Call,
     progress: &mut P,
 ) -> Outcome {
-    let mut plan = Plan::new(chain);
+    let chain = client
+        .catalogue
+        .fitting(&client.config().models, chain, call.tokens());
+    let mut plan = Plan::new(&chain);
     let mut shortened: Option<Vec<ChatMessage>> = None;
+    let began = tokio::time::Instant::now();
+    let mut charged = false;
+    if call.round <= 1 {
+        client.retries.begin(began);
+    }
     while let Some(model) = plan.model() {
         let messages = shortened.as_deref().unwrap_or(call.messages.as_slice());
         let error = match client.keys.choose(model.free, Instant::now()) {
@@ -35,6 +44,7 @@ pub async fn run<P: Progress>(
                 };
                 let CallEnd { record, result } = Box::pin(client.call(&attempt, progress)).await;
                 log(&record);
+                charged |= record.wasted;
                 progress.call_ended(record).await;
                 match result {
                     Ok(answer) => return Outcome::Completed(answer),
@@ -63,13 +73,15 @@ pub async fn run<P: Progress>(
                 progress.retrying(model, reason, next, delay).await;
                 tokio::time::sleep(delay).await;
             }
-            Step::PutBack(after) => {
+            Step::PutBack(after) if after < call.time_left.saturating_sub(began.elapsed()) => {
                 return Outcome::PutBack {
                     after,
                     reason,
                     detail: detail(),
                 };
             }
+            Step::Again => return again(client, call, began, charged, reason, detail()),
+            Step::PutBack(_) => return exhausted(reason, detail()),
             Step::GiveUp(code) => {
                 return Outcome::Failed {
                     code,
@@ -84,6 +96,37 @@ pub async fn run<P: Progress>(
         code: shared::domain::FailureCode::Internal,
         reason: ErrorClass::InvalidRequest,
         detail: "the generation has no model".to_owned(),
+    }
+}
+
+/// All of it once more, where there is time for that.
+fn again(
+    client: &Client,
+    call: &Call,
+    began: tokio::time::Instant,
+    charged: bool,
+    reason: ErrorClass,
+    detail: String,
+) -> Outcome {
+    let time_left = call.time_left.saturating_sub(began.elapsed());
+    let now = tokio::time::Instant::now();
+    match client.retries.reserve(now, later(call.round), time_left) {
+        Some(after) => Outcome::Again {
+            after,
+            charged,
+            reason,
+            detail,
+        },
+        None => exhausted(reason, detail),
+    }
+}
+
+/// The generation's deadline comes before the upstream does.
+fn exhausted(reason: ErrorClass, detail: String) -> Outcome {
+    Outcome::Failed {
+        code: shared::domain::FailureCode::UpstreamExhausted,
+        reason,
+        detail,
     }
 }
 

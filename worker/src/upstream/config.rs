@@ -66,6 +66,8 @@ pub struct UpstreamConfig {
     pub provider: Option<serde_json::Value>,
     /// Which fields a request may have.
     pub dialect: Dialect,
+    /// How often the upstream is asked for its models; zero is never.
+    pub models_refresh: Duration,
 }
 
 impl UpstreamConfig {
@@ -100,6 +102,11 @@ impl UpstreamConfig {
                 "UPSTREAM_DIALECT",
                 "openrouter",
                 "openrouter, or openai for servers that refuse OpenRouter's own fields",
+            ),
+            models_refresh: vars.seconds(
+                "MODELS_REFRESH",
+                "3600",
+                "how often GET /models is asked for context windows and prices, seconds; 0 is never",
             ),
         }
     }

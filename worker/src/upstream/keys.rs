@@ -99,6 +99,11 @@ impl Keys {
         Self(keys)
     }
 
+    /// A key for questions that cost nothing: one that works, if there is any.
+    pub(super) fn any(&self) -> Option<&Key> {
+        self.choose(true, Instant::now()).or(self.0.first())
+    }
+
     /// The first key that was not refused for this kind of model.
     pub(super) fn choose(&self, free_model: bool, now: Instant) -> Option<&Key> {
         self.0.iter().find(|key| key.usable(free_model, now))

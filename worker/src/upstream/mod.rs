@@ -8,6 +8,7 @@
 //! which is how a generation is cancelled.
 
 mod backoff;
+mod catalogue;
 mod chain;
 mod client;
 mod config;
@@ -18,6 +19,7 @@ mod keys;
 pub mod policy;
 mod record;
 mod request;
+mod retries;
 mod rules;
 mod sse;
 mod stream;
@@ -31,6 +33,7 @@ use shared::domain::FailureCode;
 pub use shared::models::Model;
 use uuid::Uuid;
 
+pub use catalogue::watch_models;
 pub use chain::run;
 pub use client::{BuildError, Client};
 pub use config::{Dialect, Timeouts, UpstreamConfig};
@@ -58,6 +61,26 @@ pub struct Call {
     pub request_id: Option<String>,
     /// W3C trace context, passed on.
     pub traceparent: Option<String>,
+    /// The number of this try of the generation, from 1; later ones come back later.
+    pub round: u32,
+    /// How long the generation may still take: no wait is longer.
+    pub time_left: Duration,
+}
+
+impl Call {
+    /// The tokens that prompt and reply may take together, an upper estimate.
+    fn tokens(&self) -> u32 {
+        let texts = self.messages.iter().map(|message| match &message.content {
+            Content::Text(text) => shared::domain::estimate_tokens(text),
+            Content::Parts(parts) => parts.iter().map(Part::tokens).sum(),
+        });
+        // What marks the beginning and the end of each message.
+        let marks = u32::try_from(self.messages.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(4);
+        let prompt = texts.fold(marks, u32::saturating_add);
+        prompt.saturating_add(self.max_tokens)
+    }
 }
 
 /// What a generation wants to hear while [`run`] works. Each method is awaited before the call
@@ -99,6 +122,18 @@ pub enum Outcome {
         /// How long to wait.
         after: Duration,
         /// Why.
+        reason: ErrorClass,
+        /// For the log; no content, no keys.
+        detail: String,
+    },
+    /// Every model failed in a way that passes.
+    Again {
+        /// When to begin with the chain again; with a random part, and never so soon that many
+        /// generations together would be more than the upstream is used to.
+        after: Duration,
+        /// A call of this try may have cost something, so tries must be counted.
+        charged: bool,
+        /// What the last error was.
         reason: ErrorClass,
         /// For the log; no content, no keys.
         detail: String,

@@ -11,6 +11,7 @@
 
 mod cancel;
 mod keys;
+mod models;
 mod places;
 mod raw;
 mod rig;

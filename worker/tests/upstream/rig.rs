@@ -117,10 +117,7 @@ pub(crate) fn client(base_url: &str, pairs: &[(&str, &str)]) -> Client {
 }
 
 pub(crate) fn models(names: &[&str]) -> Vec<Model> {
-    let model = |name: &&str| Model {
-        name: (*name).to_owned(),
-        free: name.ends_with(":free"),
-    };
+    let model = |name: &&str| Model::new((*name).to_owned(), name.ends_with(":free"));
     names.iter().map(model).collect()
 }
 
@@ -141,6 +138,8 @@ pub(crate) fn call(question: &str) -> Call {
         session_id: Uuid::from_u128(7),
         request_id: Some("request-1".to_owned()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        round: 1,
+        time_left: Duration::from_mins(10),
     }
 }
 
@@ -168,6 +167,10 @@ impl Ran {
             Outcome::PutBack { after, .. } => {
                 format!("put back {}", (after.as_secs() + 1) / 10 * 10)
             }
+            Outcome::Again { after, .. } => {
+                assert!(*after <= Duration::from_secs(3), "{after:?}");
+                "again".to_owned()
+            }
             Outcome::Failed { code, .. } => code.to_string(),
         }
     }
@@ -176,7 +179,9 @@ impl Ran {
     pub(crate) fn detail(&self) -> &str {
         match &self.outcome {
             Outcome::Completed(_) => panic!("completed"),
-            Outcome::PutBack { detail, .. } | Outcome::Failed { detail, .. } => detail,
+            Outcome::PutBack { detail, .. }
+            | Outcome::Again { detail, .. }
+            | Outcome::Failed { detail, .. } => detail,
         }
     }
 }
