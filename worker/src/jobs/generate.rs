@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::book::Book;
 use super::{
-    again, attempt, count, events, finish, give_up, may_be_tried_again, persist, put_back,
+    again, attempt, count, events, finish, give_up, may_be_tried_again, paced, persist, put_back,
     unless_aborted,
 };
 use crate::context::Context;
@@ -33,10 +33,12 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
     let call = call(context, claim, history);
     let (sender, notes) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "completion", sender);
+    let referee = paced(context, claim);
     // The notes' writer ends when the book, and with it the sender, is closed.
     let (outcome, ()) = tokio::join!(
         async {
-            let running = upstream::run(&context.upstream, &claim.chain, &call, &mut book);
+            let running =
+                upstream::run(&context.upstream, &claim.chain, &call, &referee, &mut book);
             let outcome = unless_aborted(job, tokio::time::timeout(claim.time_left, running)).await;
             book.close();
             outcome
@@ -54,6 +56,10 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
         })) => {
             retrying(&mut log, claim, reason, after).await;
             put_back(context, claim, after, true, &detail).await;
+        }
+        Ok(Ok(Outcome::Paced { after, ahead })) => {
+            queued(context, &mut log, claim, after, ahead).await;
+            put_back(context, claim, after, true, "the account's limit").await;
         }
         Ok(Ok(Outcome::Again {
             after,
@@ -81,6 +87,22 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
         }
         Err(reason) => stopped(context, claim, &mut book, reason).await,
     }
+}
+
+/// Tells the place in the line for the account's limit, and how long the reply will take from now.
+async fn queued(
+    context: &Context,
+    log: &mut LogWriter,
+    claim: &Claim,
+    after: Duration,
+    ahead: u64,
+) {
+    let model = claim.chain.first();
+    let takes = model.and_then(|model| context.pace.average(&model.name));
+    let estimate =
+        takes.map(|takes| u64::try_from((after + takes).as_millis()).unwrap_or(u64::MAX));
+    let data = json!({ "position": ahead, "estimated_response_time_ms": estimate });
+    log.write(EventType::Queued, &data).await;
 }
 
 /// Tells that the text so far is void, and when there will be more.

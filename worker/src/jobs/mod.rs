@@ -23,6 +23,7 @@ use shared::store::generations::{self, Claim, Failed, History};
 
 use crate::context::Context;
 use crate::drain;
+use crate::pacing::{Asker, Paced};
 use crate::queue::{AbortReason, RunningJob};
 
 /// How long a kind of work that this version does not know waits for a newer worker.
@@ -71,6 +72,17 @@ async fn put_back(context: &Context, claim: &Claim, delay: Duration, forgive: bo
         Ok(done)
     });
     stored.await;
+}
+
+/// What the fleet is asked in the name of a claim.
+fn paced<'a>(context: &'a Context, claim: &Claim) -> Paced<'a> {
+    Paced {
+        pacing: &context.pacing,
+        asker: Asker {
+            id: claim.id,
+            priority: claim.priority,
+        },
+    }
 }
 
 /// Puts back a claim whose models all failed. A try that may have cost something counts, and after the

@@ -1,13 +1,15 @@
 //! Drives one generation over its chain of models.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::backoff::later;
+use super::backoff::{MAX_IN_CLAIM, later};
 use super::client::{Attempt, CallEnd};
 use super::error::CallError;
 use super::keys::{Key, Refusal};
 use super::policy::{Plan, Step};
-use super::{Call, ChatMessage, Client, ErrorClass, Model, Outcome, Progress, shorten};
+use super::{
+    Admission, Call, ChatMessage, Client, ErrorClass, Model, Outcome, Progress, Referee, shorten,
+};
 
 /// Makes one reply: calls the models of `chain` in order, each as often as the table allows, until
 /// one answers, the upstream asks for a long wait, or nothing is left.
@@ -18,6 +20,7 @@ pub async fn run<P: Progress>(
     client: &Client,
     chain: &[Model],
     call: &Call,
+    referee: &impl Referee,
     progress: &mut P,
 ) -> Outcome {
     let chain = client
@@ -31,6 +34,19 @@ pub async fn run<P: Progress>(
         client.retries.begin(began);
     }
     while let Some(model) = plan.model() {
+        let has_key = |model: &Model| client.keys.choose(model.free, Instant::now()).is_some();
+        match referee.admit(model, plan.has_other(has_key)).await {
+            Admission::Go => {}
+            Admission::TooLong(wait) if plan.leave(wait, has_key) => continue,
+            Admission::TooLong(wait) => return paced(call, began, charged, wait, 0),
+            Admission::Wait { wait, .. } if wait <= MAX_IN_CLAIM => {
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            Admission::Wait { wait, ahead } => {
+                return paced(call, began, charged, wait, ahead);
+            }
+        }
         let messages = shortened.as_deref().unwrap_or(call.messages.as_slice());
         let error = match client.keys.choose(model.free, Instant::now()) {
             None => no_key(client),
@@ -50,6 +66,9 @@ pub async fn run<P: Progress>(
                     Ok(answer) => return Outcome::Completed(answer),
                     Err(error) => {
                         bench(key, model, &error);
+                        referee
+                            .refused(model, error.class, error.hints.wait())
+                            .await;
                         error
                     }
                 }
@@ -60,7 +79,6 @@ pub async fn run<P: Progress>(
         let shorter = (reason == ErrorClass::ContextLength)
             .then(|| shorten(messages))
             .flatten();
-        let has_key = |model: &Model| client.keys.choose(model.free, Instant::now()).is_some();
         match plan.after(&error, has_key, shorter.is_some()) {
             Step::Call {
                 at,
@@ -119,6 +137,29 @@ fn again(
         },
         None => exhausted(reason, detail),
     }
+}
+
+/// Its turn comes later, if it comes before the deadline.
+fn paced(
+    call: &Call,
+    began: tokio::time::Instant,
+    charged: bool,
+    wait: Duration,
+    ahead: u64,
+) -> Outcome {
+    let detail = "the account's limit allows no call in time".to_owned();
+    if wait >= call.time_left.saturating_sub(began.elapsed()) {
+        return exhausted(ErrorClass::PlatformLimit, detail);
+    }
+    if charged {
+        return Outcome::Again {
+            after: wait,
+            charged,
+            reason: ErrorClass::PlatformLimit,
+            detail,
+        };
+    }
+    Outcome::Paced { after: wait, ahead }
 }
 
 /// The generation's deadline comes before the upstream does.

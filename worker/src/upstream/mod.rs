@@ -7,6 +7,7 @@
 //! **Invariant:** dropping the future of [`run`] closes the connection of the call it is making,
 //! which is how a generation is cancelled.
 
+mod account;
 mod backoff;
 mod catalogue;
 mod chain;
@@ -18,6 +19,7 @@ mod intake;
 mod keys;
 pub mod policy;
 mod record;
+mod referee;
 mod request;
 mod retries;
 mod rules;
@@ -33,6 +35,7 @@ use shared::domain::FailureCode;
 pub use shared::models::Model;
 use uuid::Uuid;
 
+pub use account::{Account, account};
 pub use catalogue::watch_models;
 pub use chain::run;
 pub use client::{BuildError, Client};
@@ -40,6 +43,7 @@ pub use config::{Dialect, Timeouts, UpstreamConfig};
 pub use error::ErrorClass;
 pub(crate) use hints::seconds_or_date as retry_after;
 pub use record::{Answer, CallRecord, TokenUsage};
+pub use referee::{Admission, Referee, Unlimited};
 pub use request::{ChatMessage, ChatRole, Content, ImageUrl, Part, shorten};
 pub use stream::MAX_REPLY_BYTES;
 
@@ -125,6 +129,13 @@ pub enum Outcome {
         reason: ErrorClass,
         /// For the log; no content, no keys.
         detail: String,
+    },
+    /// The account's limits allow no call for a while; none was refused.
+    Paced {
+        /// Until it is its turn.
+        after: Duration,
+        /// How many have their turn before.
+        ahead: u64,
     },
     /// Every model failed in a way that passes.
     Again {

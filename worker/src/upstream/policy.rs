@@ -189,6 +189,31 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Whether the chain goes on with a model that has another limit.
+    pub(super) fn has_other(&self, has_key: impl Fn(&Model) -> bool) -> bool {
+        self.next_model(self.other(), has_key).is_some()
+    }
+
+    /// Leaves a model whose limit does not allow it a call for so long, for one with another limit.
+    /// False where there is none.
+    pub(super) fn leave(&mut self, wait: Duration, has_key: impl Fn(&Model) -> bool) -> bool {
+        let next = self.next_model(self.other(), has_key);
+        if let Some(at) = next {
+            self.told = Some(self.told.map_or(wait, |earlier| earlier.min(wait)));
+            self.at = at;
+            self.tries = 0;
+        }
+        next.is_some()
+    }
+
+    fn other(&self) -> NextModel {
+        match self.model() {
+            Some(model) if model.free => NextModel::Paid,
+            Some(_) => NextModel::Free,
+            None => NextModel::Never,
+        }
+    }
+
     /// Another try of the current model, if it has one left and its wait fits into the claim.
     fn same_model(
         &mut self,

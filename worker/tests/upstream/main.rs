@@ -12,6 +12,7 @@
 mod cancel;
 mod keys;
 mod models;
+mod pacing;
 mod places;
 mod raw;
 mod rig;

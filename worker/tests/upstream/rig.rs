@@ -9,7 +9,7 @@ use shared::models::Model;
 use uuid::Uuid;
 use worker::upstream::{
     Answer, Call, CallRecord, ChatMessage, ChatRole, Client, ErrorClass, Outcome, Progress,
-    UpstreamConfig, run,
+    Referee, Unlimited, UpstreamConfig, run,
 };
 
 pub(crate) const A: &str = "sim/a:free";
@@ -167,6 +167,7 @@ impl Ran {
             Outcome::PutBack { after, .. } => {
                 format!("put back {}", (after.as_secs() + 1) / 10 * 10)
             }
+            Outcome::Paced { after, .. } => format!("paced {}", after.as_secs()),
             Outcome::Again { after, .. } => {
                 assert!(*after <= Duration::from_secs(3), "{after:?}");
                 "again".to_owned()
@@ -178,7 +179,7 @@ impl Ran {
     /// What the log would say about the last failure.
     pub(crate) fn detail(&self) -> &str {
         match &self.outcome {
-            Outcome::Completed(_) => panic!("completed"),
+            Outcome::Completed(_) | Outcome::Paced { .. } => panic!("no failure"),
             Outcome::PutBack { detail, .. }
             | Outcome::Again { detail, .. }
             | Outcome::Failed { detail, .. } => detail,
@@ -188,8 +189,18 @@ impl Ran {
 
 /// Runs one generation.
 pub(crate) async fn generate(client: &Client, chain: &[&str], question: &str) -> Ran {
+    generate_by(client, chain, &call(question), &Unlimited).await
+}
+
+/// Runs one generation under the eyes of a referee.
+pub(crate) async fn generate_by(
+    client: &Client,
+    chain: &[&str],
+    call: &Call,
+    referee: &impl Referee,
+) -> Ran {
     let mut listener = Listener::default();
-    let outcome = run(client, &models(chain), &call(question), &mut listener).await;
+    let outcome = run(client, &models(chain), call, referee, &mut listener).await;
     Ran { outcome, listener }
 }
 

@@ -203,6 +203,11 @@ impl Stack {
                 format!("http://127.0.0.1:{port}/api/v1"),
             ),
             ("OPENROUTER_API_KEY".to_owned(), "simulated".to_owned()),
+            // The simulator limits nobody unless it is told to.
+            (
+                "FREE_MODEL_RATE_LIMIT_PER_MINUTE".to_owned(),
+                "0".to_owned(),
+            ),
         ])
     }
 
