@@ -97,3 +97,44 @@ async fn what_is_not_limited_by_us_is_closed_by_the_upstream() {
     // Others learn it within a second, and not before their first call.
     one_refusal_is_enough("0", 0).await;
 }
+
+/// Sends messages until one is answered without a call of the first model; how many it took.
+async fn until_skipped(fleet: &Fleet, first: &str) -> usize {
+    for number in 1..20 {
+        let conversation = fleet.conversation().await;
+        let before = calls_of(fleet, first);
+        let id = fleet.send(conversation, "hello").await.id;
+        assert!(is_completed(&fleet.ended(id).await));
+        if calls_of(fleet, first) == before {
+            return number;
+        }
+    }
+    panic!("the model is called for ever");
+}
+
+fn calls_of(fleet: &Fleet, model: &str) -> usize {
+    let calls = fleet.simulator.calls();
+    calls.iter().filter(|call| call.model == model).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_does_not_work_is_left_alone_by_the_fleet() {
+    const FIRST: &str = "test/first:free";
+    let fleet = Fleet::new().await;
+    fleet.simulator.script(&format!("model={FIRST},404"));
+    let settings = [("BREAKER_REST", "600")];
+    let worker = fleet.worker_with("w1", &settings);
+    until_skipped(&fleet, FIRST).await;
+    let calls = calls_of(&fleet, FIRST);
+    // A title may be on its way when the fifth call fails.
+    assert!((5..=8).contains(&calls), "{calls}");
+    worker.stop();
+    worker.ended().await;
+    // Another worker knows within a second, and needs no failures of its own.
+    let _other = fleet.worker_with("w2", &settings);
+    let tries = until_skipped(&fleet, FIRST).await;
+    assert!(calls_of(&fleet, FIRST) < calls + 5, "{tries}");
+    let shown = worker::pacing::open_breakers(&fleet.redis).await.unwrap();
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert_eq!(shown[0].model, FIRST);
+}

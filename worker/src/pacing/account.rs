@@ -20,8 +20,9 @@ const SLOWLY: u32 = 10;
 /// Looks for ever.
 pub async fn watch_account(context: Arc<Context>) {
     let mut looks = 0_u32;
+    let mut shown = Vec::new();
     loop {
-        context.pacing.look().await;
+        context.pacing.look(&mut shown).await;
         if looks.is_multiple_of(SLOWLY) {
             ask(&context).await;
             match living(&context).await {

@@ -15,6 +15,8 @@ pub struct PacingConfig {
     pub paid: Option<Limit>,
     /// Who would wait longer gets a model of the other kind, where there is one.
     pub max_wait: Duration,
+    /// How long a model that fails again and again is left alone the first time.
+    pub breaker_rest: Duration,
     /// How often the account is looked at; zero is never.
     pub refresh: Duration,
 }
@@ -40,10 +42,16 @@ impl PacingConfig {
                 "15",
                 "who would wait longer for a free model gets a paid one, if they may, seconds",
             ),
+            breaker_rest: vars.seconds(
+                "BREAKER_REST",
+                "2",
+                "a model that failed five times in a row is left alone for so long, then tried by one call; \
+                 twice that after each failure, up to 30, seconds",
+            ),
             refresh: vars.seconds(
                 "ACCOUNT_REFRESH",
                 "60",
-                "how often GET /key and /credits are asked, by one worker for all, seconds; 0 is never",
+                "how often GET /key and /credits are asked, by one worker for all, seconds, not below 10; 0 is never",
             ),
         }
     }

@@ -1,33 +1,41 @@
-//! The limits of the upstream's account, kept by the fleet as one.
+//! What the fleet keeps to as one: the limits of the upstream's account, and which models are left alone.
 //!
 //! Free models share one bucket and all others another. A bucket without a limit costs a call nothing:
 //! nobody asks Redis, and only what the upstream itself refused closes it. While Redis is away each
 //! worker keeps to its share of the limit.
 
 mod account;
+mod breaker;
 mod bucket;
 mod config;
 mod limit;
+mod notes;
 mod share;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use shared::domain::Priority;
-use shared::redis::Redis;
+use shared::redis::{Redis, RedisFailure};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::upstream::{Admission, ErrorClass, Model, Referee};
 
 pub use account::watch_account;
+pub use breaker::State;
+use breaker::{Breakers, Key, PROBE, Say};
 pub use bucket::{Bucket, Request, Verdict};
 pub use config::PacingConfig;
 pub use limit::Limit;
+pub use notes::{OpenBreaker, open_breakers};
 use share::Share;
 
 /// Background work stands in line as if it had come so much later.
 const BACKGROUND_YIELDS: Duration = Duration::from_mins(1);
+
+/// When this worker asks again about a model that another one probes.
+const PROBED_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// What comes back when a bucket opens that has no limit comes back within this time and not at once.
 const SPREAD: Duration = Duration::from_secs(5);
@@ -39,6 +47,7 @@ pub struct Pacing {
     free: Side,
     paid: Side,
     max_wait: Duration,
+    breakers: Breakers,
     /// Workers that live, for the share of each.
     workers: AtomicU32,
 }
@@ -90,6 +99,7 @@ impl Pacing {
             free: Side::new(account, "free", config.free),
             paid: Side::new(account, "paid", config.paid),
             max_wait: config.max_wait,
+            breakers: Breakers::new(config.breaker_rest),
             workers: AtomicU32::new(1),
         }
     }
@@ -155,8 +165,79 @@ impl Pacing {
         }
     }
 
-    /// Learns what others were refused.
-    async fn look(&self) {
+    /// Asks the breakers of a model: whether it may be called, and whether that is a probe.
+    async fn try_model(&self, model: &str) -> Result<Option<Key>, Duration> {
+        let now = Instant::now();
+        let key = match self.breakers.ask(model, now) {
+            Say::Go => return Ok(None),
+            Say::Rest(rest) => return Err(rest),
+            Say::Probe(key) => key,
+        };
+        // Without Redis each worker probes for itself.
+        let mine = notes::probe(&self.redis, &key).await.unwrap_or(true);
+        let time = if mine { PROBE } else { PROBED_ELSEWHERE };
+        self.breakers.probing(&key, mine, now + time);
+        if mine { Ok(Some(key)) } else { Err(time) }
+    }
+
+    /// The probes of a model were not made, or said nothing.
+    async fn release(&self, model: &str) {
+        let keys = self.breakers.released(model);
+        if !keys.is_empty() {
+            self.noted(notes::release(&self.redis, &keys).await);
+        }
+    }
+
+    async fn worked(&self, model: &str) {
+        let keys = self.breakers.worked(model);
+        if !keys.is_empty() {
+            tracing::info!(upstream.model = model, "the model works again");
+            self.noted(notes::close(&self.redis, &keys).await);
+        }
+    }
+
+    async fn failed(&self, model: &str, class: ErrorClass) {
+        if !breaker::counts(class) {
+            return self.release(model).await;
+        }
+        for (key, rest) in self.breakers.failed(model, class, Instant::now()) {
+            tracing::warn!(
+                upstream.model = model,
+                error.class = %key.1,
+                rest_ms = rest.as_millis(),
+                "the model is left alone"
+            );
+            self.noted(notes::trip(&self.redis, &key, rest).await);
+        }
+    }
+
+    fn noted(&self, noted: Result<(), RedisFailure>) {
+        if let Err(failure) = noted {
+            tracing::debug!(%failure, "the fleet was not told about a breaker");
+        }
+    }
+
+    /// Learns what others were refused, and which models they leave alone. `shown` are the breakers
+    /// whose gauge is not at rest.
+    async fn look(&self, shown: &mut Vec<Key>) {
+        let now = Instant::now();
+        match notes::look(&self.redis).await {
+            Ok(known) => self.breakers.heard(&known, now),
+            Err(failure) => tracing::debug!(%failure, "not known which models rest"),
+        }
+        let states = self.breakers.states(now);
+        for (model, class) in shown.drain(..) {
+            if !states
+                .iter()
+                .any(|(key, _)| key.0 == model && key.1 == class)
+            {
+                gauge(&(model, class), State::Closed);
+            }
+        }
+        for (key, state) in states {
+            gauge(&key, state);
+            shown.push(key);
+        }
         // A bucket with a limit says so itself when it is asked.
         let unlimited = [&self.free, &self.paid].into_iter();
         for side in unlimited.filter(|side| side.limit.is_none()) {
@@ -166,6 +247,11 @@ impl Pacing {
             }
         }
     }
+}
+
+fn gauge(key: &Key, state: State) {
+    metrics::gauge!(shared::metrics::BREAKER_STATE, "model" => key.0.clone(), "error" => key.1.as_str())
+        .set(f64::from(state.number()));
 }
 
 /// A wait that many are told at once, and up to a little more.
@@ -187,9 +273,16 @@ pub struct Paced<'a> {
 
 impl Referee for Paced<'_> {
     async fn admit(&self, model: &Model, has_other: bool) -> Admission {
+        let probe = match self.pacing.try_model(&model.name).await {
+            Ok(probe) => probe,
+            Err(rest) => return Admission::Resting(rest),
+        };
         let admission = self.pacing.admit(self.asker, model.free, has_other).await;
+        if probe.is_some() && admission != Admission::Go {
+            self.pacing.release(&model.name).await;
+        }
         let wait = match admission {
-            Admission::Go => return admission,
+            Admission::Go | Admission::Resting(_) => return admission,
             Admission::Wait { wait, .. } | Admission::TooLong(wait) => wait,
         };
         let kind = if model.free { "free" } else { "paid" };
@@ -198,7 +291,12 @@ impl Referee for Paced<'_> {
         admission
     }
 
-    async fn refused(&self, model: &Model, class: ErrorClass, wait: Option<Duration>) {
+    async fn worked(&self, model: &Model) {
+        self.pacing.worked(&model.name).await;
+    }
+
+    async fn failed(&self, model: &Model, class: ErrorClass, wait: Option<Duration>) {
+        self.pacing.failed(&model.name, class).await;
         if class == ErrorClass::PlatformLimit
             && let Some(wait) = wait
         {

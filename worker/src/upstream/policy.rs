@@ -206,6 +206,18 @@ impl<'a> Plan<'a> {
         next.is_some()
     }
 
+    /// Leaves a model that does not work these days. It will one day, so nothing is given up for it.
+    /// False where it is the last.
+    pub(super) fn skip(&mut self, has_key: impl Fn(&Model) -> bool) -> bool {
+        let next = self.next_model(NextModel::Any, has_key);
+        if let Some(at) = next {
+            self.passing = true;
+            self.at = at;
+            self.tries = 0;
+        }
+        next.is_some()
+    }
+
     fn other(&self) -> NextModel {
         match self.model() {
             Some(model) if model.free => NextModel::Paid,

@@ -17,17 +17,23 @@ pub enum Admission {
         /// How many have their turn before.
         ahead: u64,
     },
+    /// Not for so long: it failed again and again, and any other model is the better choice.
+    Resting(Duration),
     /// Only after so long that a model of the other kind is the better choice.
     TooLong(Duration),
 }
 
-/// Keeps the fleet within the limits of its account. None of it can fail.
+/// Keeps the fleet within the limits of its account, and from models that do not work. None of it can
+/// fail.
 pub trait Referee: Sync {
     /// Asks for one call of a model. `has_other` says that the chain has a model with another limit.
     fn admit(&self, model: &Model, has_other: bool) -> impl Future<Output = Admission> + Send;
 
-    /// The upstream refused a call, and said how long to wait.
-    fn refused(
+    /// A call gave an answer.
+    fn worked(&self, model: &Model) -> impl Future<Output = ()> + Send;
+
+    /// A call failed; the upstream may have said how long to wait.
+    fn failed(
         &self,
         model: &Model,
         class: ErrorClass,
@@ -44,5 +50,7 @@ impl Referee for Unlimited {
         Admission::Go
     }
 
-    async fn refused(&self, _: &Model, _: ErrorClass, _: Option<Duration>) {}
+    async fn worked(&self, _: &Model) {}
+
+    async fn failed(&self, _: &Model, _: ErrorClass, _: Option<Duration>) {}
 }

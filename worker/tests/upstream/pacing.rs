@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loadtest::simulator::Simulator;
 use shared::models::Model;
-use worker::upstream::{Admission, ErrorClass, Referee};
+use worker::upstream::{Admission, ErrorClass, Outcome, Referee};
 
 use super::rig::{A, B, C, Ran, call, called, client, generate_by};
 
@@ -17,7 +17,8 @@ const LONG: Duration = Duration::from_secs(40);
 struct Listed {
     answers: Mutex<VecDeque<Admission>>,
     asked: Mutex<Vec<(String, bool)>>,
-    refused: Mutex<Vec<(ErrorClass, Option<Duration>)>>,
+    worked: Mutex<Vec<String>>,
+    failed: Mutex<Vec<(ErrorClass, Option<Duration>)>>,
 }
 
 impl Referee for Listed {
@@ -28,8 +29,12 @@ impl Referee for Listed {
         answer.unwrap_or(Admission::Go)
     }
 
-    async fn refused(&self, _: &Model, class: ErrorClass, wait: Option<Duration>) {
-        self.refused.lock().unwrap().push((class, wait));
+    async fn worked(&self, model: &Model) {
+        self.worked.lock().unwrap().push(model.name.clone());
+    }
+
+    async fn failed(&self, _: &Model, class: ErrorClass, wait: Option<Duration>) {
+        self.failed.lock().unwrap().push((class, wait));
     }
 }
 
@@ -115,12 +120,34 @@ async fn a_turn_that_comes_after_the_deadline_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn the_fleet_hears_of_every_refusal() {
+async fn the_fleet_hears_of_every_end() {
     let (ran, _, listed) = play(&[], &[A, C], "model=*:free,429,reset=60").await;
     assert_eq!(ran.end(), "completed");
-    let refused = listed.refused.lock().unwrap().clone();
+    let refused = listed.failed.lock().unwrap().clone();
     let [(ErrorClass::PlatformLimit, Some(wait))] = refused[..] else {
         panic!("{refused:?}");
     };
+    assert_eq!(*listed.worked.lock().unwrap(), [C]);
     assert!((50.0..=60.0).contains(&wait.as_secs_f64()), "{wait:?}");
+}
+
+#[tokio::test]
+async fn a_model_that_rests_is_skipped_and_nothing_is_given_up_for_it() {
+    let resting = Admission::Resting(LONG);
+    let (ran, simulator, _) = play(&[resting], &[A, B, C], "").await;
+    assert_eq!(
+        (ran.end().as_str(), called(&simulator).as_str()),
+        ("completed", "b")
+    );
+    // The one that is left does not exist; the one that rests may answer one day.
+    let (ran, simulator, _) = play(&[resting], &[A, B], "404").await;
+    assert_eq!(
+        (ran.end().as_str(), called(&simulator).as_str()),
+        ("again", "b")
+    );
+    let (ran, simulator, _) = play(&[resting, resting], &[A, B], "").await;
+    let Outcome::Again { after, .. } = ran.outcome else {
+        panic!("{:?}", ran.outcome);
+    };
+    assert!(after >= LONG && simulator.calls().is_empty(), "{after:?}");
 }
