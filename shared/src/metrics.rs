@@ -67,6 +67,8 @@ metrics! {
     /// How long calls were told to wait for the account's limit, in seconds, by kind (free or paid).
     histogram PACING_WAIT = "pacing_wait_seconds"
         [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0];
+    /// Upstream calls by key (the start of its SHA-256) and status.
+    counter KEY_REQUESTS = "upstream_key_requests_total";
     /// Whether a model is left alone: 0 closed, 1 open, 2 half open, by model and kind of error.
     gauge BREAKER_STATE = "breaker_state";
     /// Calls of free models that the upstream still allows today.

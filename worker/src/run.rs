@@ -26,7 +26,7 @@ use crate::queue::{
     AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
 };
 use crate::roll_call::roll_call;
-use crate::upstream::{Client, watch_models};
+use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
 use crate::{handle, maintenance};
 
@@ -141,6 +141,9 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
     let asking = shared();
     let models = async move { watch_models(&asking.upstream).await };
     run("models", Box::pin(models));
+    let rotating = shared();
+    let keys = async move { watch_keys(&rotating.upstream).await };
+    run("keys", Box::pin(keys));
     run("account", Box::pin(watch_account(shared())));
     let progress = Arc::clone(&context.progress);
     run("beat", Box::pin(async move { progress.beat().await }));

@@ -47,20 +47,25 @@ impl Catalogue {
         }
     }
 
-    /// The models whose window holds so many tokens. A window that is not known may hold any; where
+    /// The models whose window holds the tokens, which are counted only where `at_most` so many might
+    /// not fit. A window that is not known may hold any; where
     /// none is large enough, the largest is left to try, with the history cut.
     pub(super) fn fitting<'c>(
         &self,
         config: &ModelsConfig,
         chain: &'c [Model],
-        tokens: u32,
+        at_most: u32,
+        tokens: impl FnOnce() -> u32,
     ) -> Cow<'c, [Model]> {
         let windows: Vec<u32> = chain
             .iter()
             .map(|model| self.window(config, &model.name))
             .collect();
+        if windows.iter().all(|window| *window >= at_most) {
+            return Cow::Borrowed(chain);
+        }
         let largest = windows.iter().copied().max().unwrap_or(0);
-        let needed = tokens.min(largest);
+        let needed = tokens().min(largest);
         if windows.iter().all(|window| *window >= needed) {
             return Cow::Borrowed(chain);
         }

@@ -33,7 +33,7 @@ fn windows() -> Catalogue {
 }
 
 fn fitting(catalogue: &Catalogue, config: &ModelsConfig, chain: &[Model], tokens: u32) -> String {
-    let fitting = catalogue.fitting(config, chain, tokens);
+    let fitting = catalogue.fitting(config, chain, tokens, || tokens);
     let names: Vec<&str> = fitting.iter().map(|model| model.name.as_str()).collect();
     names.join(" ")
 }
@@ -53,9 +53,14 @@ fn a_long_prompt_skips_what_is_too_small_for_it() {
         );
     }
     assert!(matches!(
-        catalogue.fitting(&config, &chain, 10),
+        catalogue.fitting(&config, &chain, 9_000, || 10),
         Cow::Borrowed(_)
     ));
+    let uncounted = || unreachable!("it fits whatever the tokens are");
+    assert_eq!(
+        catalogue.fitting(&config, &chain, 8_192, uncounted).len(),
+        3
+    );
     assert_eq!(
         fitting(&catalogue, &config, &chain[..2], 1_000_000),
         "large:free",

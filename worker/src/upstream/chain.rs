@@ -26,9 +26,11 @@ pub async fn run<P: Progress>(
     referee: &impl Referee,
     progress: &mut P,
 ) -> Outcome {
+    let models = &client.config().models;
+    let counted = || call.tokens(shared::domain::estimate_tokens);
     let chain = client
         .catalogue
-        .fitting(&client.config().models, chain, call.tokens());
+        .fitting(models, chain, call.tokens(bytes), counted);
     let mut plan = Plan::new(&chain);
     let mut shortened: Option<Vec<ChatMessage>> = None;
     let mut run = Run::begin(client, call);
@@ -87,6 +89,11 @@ pub async fn run<P: Progress>(
     }
 }
 
+/// A text has no more tokens than bytes.
+fn bytes(text: &str) -> u32 {
+    u32::try_from(text.len()).unwrap_or(u32::MAX)
+}
+
 /// What a run knows of itself.
 struct Run<'a> {
     client: &'a Client,
@@ -124,7 +131,7 @@ impl<'a> Run<'a> {
         progress.calling(model, key.label()).await;
         let attempt = Attempt {
             model,
-            key,
+            key: &key,
             call: self.call,
             messages,
         };
@@ -136,7 +143,7 @@ impl<'a> Run<'a> {
         match &result {
             Ok(_) => referee.worked(model).await,
             Err(error) => {
-                bench(key, model, error);
+                bench(&key, model, error);
                 referee.failed(model, error.class, error.hints.wait()).await;
             }
         }

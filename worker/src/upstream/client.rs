@@ -17,7 +17,8 @@ use super::retries::Retries;
 use super::stream::{Ending, Reply, clean};
 use super::watch::Watch;
 use super::{
-    Answer, Call, CallRecord, ChatMessage, ErrorClass, Model, Progress, UpstreamConfig, request,
+    Answer, Call, CallRecord, ChatMessage, ErrorClass, Model, Progress, UpstreamConfig, key_file,
+    request,
 };
 
 /// How many connections are kept for later calls. A burst opens as many as it needs; keeping them
@@ -83,11 +84,14 @@ impl Client {
             // A proxy that the environment names for the outside world cannot reach it.
             builder = builder.no_proxy();
         }
+        // It could be read a moment ago; should it be gone, it is waited for.
+        let from_file = config.keys_file.as_deref().map(key_file::read);
+        let from_file = from_file.and_then(Result::ok).unwrap_or_default();
         Ok(Self {
             http: builder.build()?,
             endpoint: endpoint(&config.base_url, "chat/completions"),
             headers: fixed_headers(&config),
-            keys: Keys::new(config.keys.iter().cloned()),
+            keys: Keys::new(config.keys.iter().cloned().chain(from_file)),
             catalogue: Catalogue::default(),
             retries: Retries::new(tokio::time::Instant::now()),
             config,
@@ -154,7 +158,7 @@ impl Client {
     /// What went wrong, for the log.
     pub(super) async fn read(&self, path: &str, max_bytes: usize) -> Result<Vec<u8>, String> {
         let mut request = self.http.get(endpoint(&self.config.base_url, path));
-        if let Some(value) = self.keys.any().and_then(bearer) {
+        if let Some(value) = self.keys.any().as_deref().and_then(bearer) {
             request = request.header(AUTHORIZATION, value);
         }
         let failed = |error: reqwest::Error| transport(&error).detail;

@@ -16,6 +16,7 @@ mod config;
 pub mod error;
 mod hints;
 mod intake;
+mod key_file;
 mod keys;
 pub mod policy;
 mod record;
@@ -42,6 +43,7 @@ pub use client::{BuildError, Client};
 pub use config::{Dialect, Timeouts, UpstreamConfig};
 pub use error::ErrorClass;
 pub(crate) use hints::seconds_or_date as retry_after;
+pub use key_file::watch_keys;
 pub use record::{Answer, CallRecord, TokenUsage};
 pub use referee::{Admission, Referee, Unlimited};
 pub use request::{ChatMessage, ChatRole, Content, ImageUrl, Part, shorten};
@@ -72,11 +74,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// The tokens that prompt and reply may take together, an upper estimate.
-    fn tokens(&self) -> u32 {
+    /// The tokens that prompt and reply may take together, where `of` says how many a text may have.
+    fn tokens(&self, of: impl Fn(&str) -> u32) -> u32 {
         let texts = self.messages.iter().map(|message| match &message.content {
-            Content::Text(text) => shared::domain::estimate_tokens(text),
-            Content::Parts(parts) => parts.iter().map(Part::tokens).sum(),
+            Content::Text(text) => of(text),
+            Content::Parts(parts) => parts
+                .iter()
+                .map(|part| part.tokens(&of))
+                .fold(0, u32::saturating_add),
         });
         // What marks the beginning and the end of each message.
         let marks = u32::try_from(self.messages.len())

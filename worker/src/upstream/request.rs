@@ -61,9 +61,9 @@ pub struct ImageUrl {
 
 impl Part {
     /// The tokens it may take; an image is counted as most providers do at its largest.
-    pub(super) fn tokens(&self) -> u32 {
+    pub(super) fn tokens(&self, of: &impl Fn(&str) -> u32) -> u32 {
         match self {
-            Self::Text { text } => shared::domain::estimate_tokens(text),
+            Self::Text { text } => of(text),
             Self::ImageUrl { .. } => 1_600,
         }
     }
