@@ -64,6 +64,17 @@ metrics! {
     /// Time from the call to the first token, in seconds, by model.
     histogram TIME_TO_FIRST_TOKEN = "generation_time_to_first_token_seconds"
         [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 20.0];
+    /// How long calls were told to wait for the account's limit, in seconds, by kind (free or paid).
+    histogram PACING_WAIT = "pacing_wait_seconds"
+        [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0];
+    /// Upstream calls by key (the start of its SHA-256) and status.
+    counter KEY_REQUESTS = "upstream_key_requests_total";
+    /// Whether a model is left alone: 0 closed, 1 open, 2 half open, by model and kind of error.
+    gauge BREAKER_STATE = "breaker_state";
+    /// Calls of free models that the upstream still allows today.
+    gauge FREE_CALLS_LEFT = "free_model_calls_left";
+    /// Credits bought less credits used.
+    gauge CREDITS_LEFT = "upstream_credits_left";
     /// Time from start to end of an attempt, in seconds, by model and outcome.
     histogram GENERATION_DURATION = "generation_duration_seconds"
         [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 90.0];

@@ -9,6 +9,7 @@ use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
 
 use crate::outbound::NotificationsConfig;
+use crate::pacing::PacingConfig;
 use crate::upstream::UpstreamConfig;
 
 /// What hangs on a dead connection is let go after 10 s, and that is no reason to bark.
@@ -27,6 +28,8 @@ pub struct WorkerConfig {
     pub upstream: UpstreamConfig,
     /// How this worker claims and keeps work.
     pub queue: QueueConfig,
+    /// The limits of the upstream's account.
+    pub pacing: PacingConfig,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
     /// Where notifications go.
@@ -70,6 +73,7 @@ impl WorkerConfig {
             db: DbConfig::from_vars(vars),
             redis: RedisConfig::from_vars(vars),
             upstream: UpstreamConfig::from_vars(vars),
+            pacing: PacingConfig::from_vars(vars),
             queue: QueueConfig::from_vars(vars),
             history_tokens: vars.within(
                 "MAX_CONVERSATION_HISTORY_TOKENS",

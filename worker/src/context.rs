@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::config::WorkerConfig;
 use crate::jobs::{Calls, Replies};
 use crate::outbound::Wake;
+use crate::pacing::Pacing;
 use crate::progress::Progress;
 use crate::queue::{Gates, Running, Tally};
 use crate::upstream::Client;
@@ -34,6 +35,8 @@ pub struct Context {
     pub redis: Redis,
     /// The upstream.
     pub upstream: Client,
+    /// The limits of the upstream's account.
+    pub pacing: Pacing,
     /// What runs here right now.
     pub running: Running,
     /// Which queues may be taken from.
@@ -69,6 +72,14 @@ impl Pace {
                 averages.insert(model.to_owned(), ms);
             }
         }
+    }
+
+    /// The average of one model, once it is known.
+    #[must_use]
+    pub fn average(&self, model: &str) -> Option<Duration> {
+        let averages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ms = averages.get(model)?;
+        Some(Duration::from_secs_f64(ms / 1000.0))
     }
 
     /// The averages, in milliseconds.

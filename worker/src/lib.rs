@@ -12,6 +12,7 @@ pub mod health;
 pub mod jobs;
 pub mod maintenance;
 pub mod outbound;
+pub mod pacing;
 pub mod progress;
 pub mod prompt;
 pub mod queue;

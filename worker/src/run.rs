@@ -20,12 +20,13 @@ use crate::drain::{drain, give_all_back};
 use crate::health::{Health, HealthPort};
 use crate::jobs::{Calls, Replies, WaitingReplies, note_calls, store_replies};
 use crate::outbound::{Outbound, Wake};
+use crate::pacing::{Pacing, watch_account};
 use crate::progress::Part;
 use crate::queue::{
     AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
 };
 use crate::roll_call::roll_call;
-use crate::upstream::Client;
+use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
 use crate::{handle, maintenance};
 
@@ -137,6 +138,13 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
     run("reconcile", Box::pin(reconcile(shared())));
     run("maintain", Box::pin(maintenance::maintain(shared())));
     run("gates", Box::pin(watch_gates(shared())));
+    let asking = shared();
+    let models = async move { watch_models(&asking.upstream).await };
+    run("models", Box::pin(models));
+    let rotating = shared();
+    let keys = async move { watch_keys(&rotating.upstream).await };
+    run("keys", Box::pin(keys));
+    run("account", Box::pin(watch_account(shared())));
     let progress = Arc::clone(&context.progress);
     run("beat", Box::pin(async move { progress.beat().await }));
     let looking = shared();
@@ -206,6 +214,8 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
     let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
     let upstream = Client::new(config.upstream.clone(), clock.clone())
         .context("failed to build the upstream client")?;
+    let account = account_name(&config);
+    let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
     let boot = Uuid::new_v4();
     Ok(Context {
         worker_id: format!("{}/{boot}", config.queue.name),
@@ -215,6 +225,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         db,
         redis,
         upstream,
+        pacing,
         running: Running::default(),
         gates: Gates::default(),
         tally: Tally::default(),
@@ -225,6 +236,14 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         progress: Arc::default(),
         called: Notify::new(),
     })
+}
+
+/// Names the account in Redis: whose limits these are does not change with the key that is used.
+fn account_name(config: &WorkerConfig) -> String {
+    let url = config.upstream.base_url.as_str();
+    let mut name = shared::crypto::hex(&shared::crypto::sha256(&[url.as_bytes()]));
+    name.truncate(8);
+    name
 }
 
 /// Tells the register that this worker has ended; without it, the worker counts as lost.

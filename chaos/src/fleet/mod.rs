@@ -186,6 +186,8 @@ impl Fleet {
         );
         // The simulator notes the key, and so who called.
         set("OPENROUTER_API_KEY", name.clone());
+        // The simulator sets none.
+        set("FREE_MODEL_RATE_LIMIT_PER_MINUTE", "0".to_owned());
         // A crowd has room on any one worker, beside what is kept for premium.
         set("WORKER_CONCURRENCY", "2500".to_owned());
         set("LEASE_SECONDS", LEASE.as_secs().to_string());

@@ -147,6 +147,19 @@ pub async fn namesakes(
     Ok(namesakes)
 }
 
+/// How many workers live: they signed lately, and have not ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn living(tx: &mut SweepTx) -> StoreResult<i64> {
+    let living = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "living!" FROM chat.workers WHERE stopped_at IS NULL AND last_seen_at >= now() - lease"#
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(living)
+}
+
 /// Notes that those of this name are over who have not signed within `wait` after the call.
 ///
 /// # Errors

@@ -61,10 +61,7 @@ pub(crate) struct Sent {
 
 pub(crate) fn chain() -> Vec<Model> {
     ["test/first:free", "test/second:free"]
-        .map(|name| Model {
-            name: name.to_owned(),
-            free: true,
-        })
+        .map(|name| Model::new(name.to_owned(), true))
         .into()
 }
 

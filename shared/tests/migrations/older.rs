@@ -130,10 +130,7 @@ async fn postgres_15_will_do() {
         attachments: &[],
         parent_message_id: None,
     };
-    let chain = [Model {
-        name: "test/first:free".to_owned(),
-        free: true,
-    }];
+    let chain = [Model::new("test/first:free".to_owned(), true)];
     let generation = NewGeneration {
         priority: Priority::Premium,
         chain: &chain,

@@ -156,10 +156,7 @@ async fn a_replay_answers_the_message_once_and_the_letter_stays_failed() {
     let conversation = world.conversation().await;
     let (message, letter) = world.letter(conversation, "hello").await;
     let before = world.generation(letter).await;
-    let another = Model {
-        name: "another/model".to_owned(),
-        free: false,
-    };
+    let another = Model::new("another/model".to_owned(), false);
     let replayed = world.replay(letter, Some(&another)).await.unwrap();
     assert!(replayed.is_head);
     let new = replayed.generation;

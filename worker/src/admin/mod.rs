@@ -19,6 +19,8 @@ use shared::store::dead_letters::{Filter, Refused};
 use shared::store::{Db, DbConfig, ServingRole};
 use uuid::Uuid;
 
+use crate::pacing::open_breakers;
+
 /// What to look at or to do.
 #[derive(Debug, Args)]
 pub struct Admin {
@@ -48,6 +50,8 @@ enum Command {
     },
     /// The workers of the last day.
     Workers,
+    /// The models that are left alone because they failed again and again.
+    Breakers,
     /// Generations that were given up and wait for an operator, newest first.
     DeadLetters {
         /// Only those with this reason.
@@ -176,6 +180,10 @@ pub async fn run(config: AdminConfig, admin: Admin, clock: Clock) -> anyhow::Res
         Command::Workers => {
             let workers = operator.workers().await?;
             shown.outcome(&workers, || tables::workers(&workers))
+        }
+        Command::Breakers => {
+            let breakers = open_breakers(&operator.redis).await?;
+            shown.outcome(&breakers, || tables::breakers(&breakers))
         }
         Command::DeadLetters {
             code,

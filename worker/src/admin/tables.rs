@@ -5,6 +5,8 @@ use shared::domain::{DeadLetter, DeadLetterCount, FleetWorker, Queue, timestamp}
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::pacing::{OpenBreaker, State};
+
 /// A line under the heads and nothing else, so that every line can be cut out of a terminal.
 const PLAIN: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::new(' ', ' ', ' '))
@@ -90,6 +92,26 @@ pub(super) fn workers(workers: &[FleetWorker]) -> String {
             worker
                 .lease_expires_in_seconds
                 .map_or(NOTHING.to_owned(), span),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+pub(super) fn breakers(breakers: &[OpenBreaker]) -> String {
+    if breakers.is_empty() {
+        return "all models are called".to_owned();
+    }
+    let mut table = table(&["MODEL", "ERROR", "STATE", "TRIED IN"], 3..4);
+    for breaker in breakers {
+        let (state, tried) = match breaker.state {
+            State::Open => ("open", span(breaker.seconds_left)),
+            State::HalfOpen | State::Closed => ("half open", NOTHING.to_owned()),
+        };
+        table.add_row([
+            breaker.model.clone(),
+            breaker.error.to_string(),
+            state.to_owned(),
+            tried,
         ]);
     }
     table.trim_fmt()

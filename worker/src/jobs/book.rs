@@ -200,6 +200,11 @@ impl Progress for Book<'_> {
             "model" => record.model.name.clone(), "status" => status
         )
         .increment(1);
+        metrics::counter!(
+            shared::metrics::KEY_REQUESTS,
+            "key" => record.key_label.clone(), "status" => status
+        )
+        .increment(1);
         if let Some(first) = record.first_token_at {
             let wait = (first - record.started_at).as_seconds_f64().max(0.0);
             metrics::histogram!(shared::metrics::TIME_TO_FIRST_TOKEN, "model" => record.model.name.clone()).record(wait);

@@ -1,5 +1,7 @@
 //! The main job: a reply to a message.
 
+use std::time::Duration;
+
 use serde_json::json;
 use shared::domain::{EventType, FailureCode};
 use shared::push::LogWriter;
@@ -7,11 +9,14 @@ use shared::store::generations::{self, Claim, History, HistoryMessage};
 use tokio::sync::mpsc;
 
 use super::book::Book;
-use super::{attempt, count, events, finish, give_up, persist, put_back, unless_aborted};
+use super::{
+    again, attempt, count, events, finish, give_up, may_be_tried_again, paced, persist, put_back,
+    unless_aborted,
+};
 use crate::context::Context;
 use crate::prompt::{self, PromptInput, Turn};
 use crate::queue::{AbortReason, RunningJob};
-use crate::upstream::{self, Call, Outcome};
+use crate::upstream::{self, Call, ErrorClass, Outcome};
 
 pub(super) async fn run(context: &Context, claim: &Claim, history: History, job: &RunningJob<'_>) {
     let mut log = events::writer(context, claim);
@@ -28,10 +33,12 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
     let call = call(context, claim, history);
     let (sender, notes) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "completion", sender);
+    let referee = paced(context, claim);
     // The notes' writer ends when the book, and with it the sender, is closed.
     let (outcome, ()) = tokio::join!(
         async {
-            let running = upstream::run(&context.upstream, &claim.chain, &call, &mut book);
+            let running =
+                upstream::run(&context.upstream, &claim.chain, &call, &referee, &mut book);
             let outcome = unless_aborted(job, tokio::time::timeout(claim.time_left, running)).await;
             book.close();
             outcome
@@ -47,14 +54,23 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
             reason,
             detail,
         })) => {
-            let data = json!({
-                "model": claim.chain.first().map(|model| &model.name),
-                "reason": reason.as_str(),
-                "next_model": claim.chain.first().map(|model| &model.name),
-                "delay_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
-            });
-            log.write(EventType::Retrying, &data).await;
+            retrying(&mut log, claim, reason, after).await;
             put_back(context, claim, after, true, &detail).await;
+        }
+        Ok(Ok(Outcome::Paced { after, ahead })) => {
+            queued(context, &mut log, claim, after, ahead).await;
+            put_back(context, claim, after, true, "the account's limit").await;
+        }
+        Ok(Ok(Outcome::Again {
+            after,
+            charged,
+            reason,
+            detail,
+        })) => {
+            if !charged || may_be_tried_again(claim) {
+                retrying(&mut log, claim, reason, after).await;
+            }
+            again(context, claim, after, charged, &detail).await;
         }
         Ok(Ok(Outcome::Failed { code, detail, .. })) => {
             give_up(context, claim, code, &detail).await
@@ -71,6 +87,34 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
         }
         Err(reason) => stopped(context, claim, &mut book, reason).await,
     }
+}
+
+/// Tells the place in the line for the account's limit, and how long the reply will take from now.
+async fn queued(
+    context: &Context,
+    log: &mut LogWriter,
+    claim: &Claim,
+    after: Duration,
+    ahead: u64,
+) {
+    let model = claim.chain.first();
+    let takes = model.and_then(|model| context.pace.average(&model.name));
+    let estimate =
+        takes.map(|takes| u64::try_from((after + takes).as_millis()).unwrap_or(u64::MAX));
+    let data = json!({ "position": ahead, "estimated_response_time_ms": estimate });
+    log.write(EventType::Queued, &data).await;
+}
+
+/// Tells that the text so far is void, and when there will be more.
+async fn retrying(log: &mut LogWriter, claim: &Claim, reason: ErrorClass, after: Duration) {
+    let model = claim.chain.first().map(|model| &model.name);
+    let data = json!({
+        "model": model,
+        "reason": reason.as_str(),
+        "next_model": model,
+        "delay_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+    });
+    log.write(EventType::Retrying, &data).await;
 }
 
 /// An earlier attempt may have shown text; whatever it was is void now.
@@ -105,6 +149,8 @@ fn call(context: &Context, claim: &Claim, history: History) -> Call {
         session_id: claim.conversation_id,
         request_id: claim.request_id.clone(),
         traceparent: claim.traceparent.clone(),
+        round: attempt(claim),
+        time_left: claim.time_left,
     }
 }
 

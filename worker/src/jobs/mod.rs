@@ -23,6 +23,7 @@ use shared::store::generations::{self, Claim, Failed, History};
 
 use crate::context::Context;
 use crate::drain;
+use crate::pacing::{Asker, Paced};
 use crate::queue::{AbortReason, RunningJob};
 
 /// How long a kind of work that this version does not know waits for a newer worker.
@@ -71,6 +72,30 @@ async fn put_back(context: &Context, claim: &Claim, delay: Duration, forgive: bo
         Ok(done)
     });
     stored.await;
+}
+
+/// What the fleet is asked in the name of a claim.
+fn paced<'a>(context: &'a Context, claim: &Claim) -> Paced<'a> {
+    Paced {
+        pacing: &context.pacing,
+        asker: Asker {
+            id: claim.id,
+            priority: claim.priority,
+        },
+    }
+}
+
+/// Puts back a claim whose models all failed. A try that may have cost something counts, and after the
+/// last of those nothing more is spent.
+async fn again(context: &Context, claim: &Claim, delay: Duration, charged: bool, reason: &str) {
+    if charged && !may_be_tried_again(claim) {
+        return give_up(context, claim, FailureCode::UpstreamExhausted, reason).await;
+    }
+    put_back(context, claim, delay, !charged, reason).await;
+}
+
+fn may_be_tried_again(claim: &Claim) -> bool {
+    claim.counted_attempts < claim.max_attempts
 }
 
 /// Ends the generation without a reply and tells everybody.

@@ -8,7 +8,7 @@ use shared::store::{StoreResult, messages};
 use tokio::sync::mpsc;
 
 use super::book::Book;
-use super::{count, finish, give_up, persist, put_back, unless_aborted};
+use super::{again, attempt, count, finish, give_up, paced, persist, put_back, unless_aborted};
 use crate::context::Context;
 use crate::prompt::{self, Turn};
 use crate::queue::{AbortReason, RunningJob};
@@ -45,13 +45,23 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
     // Nobody follows a title as it is written.
     let (sender, _) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "title", sender);
-    let running = upstream::run(&context.upstream, &claim.chain, &call, &mut book);
+    let referee = paced(context, claim);
+    let running = upstream::run(&context.upstream, &claim.chain, &call, &referee, &mut book);
     let outcome = unless_aborted(job, tokio::time::timeout(claim.time_left, running)).await;
     match outcome {
         Ok(Ok(Outcome::Completed(answer))) => store(context, claim, &book, &answer).await,
         Ok(Ok(Outcome::PutBack { after, detail, .. })) => {
             put_back(context, claim, after, true, &detail).await
         }
+        Ok(Ok(Outcome::Paced { after, .. })) => {
+            put_back(context, claim, after, true, "the account's limit").await
+        }
+        Ok(Ok(Outcome::Again {
+            after,
+            charged,
+            detail,
+            ..
+        })) => again(context, claim, after, charged, &detail).await,
         Ok(Ok(Outcome::Failed { code, detail, .. })) => {
             give_up(context, claim, code, &detail).await
         }
@@ -92,6 +102,8 @@ async fn call(context: &Context, claim: &Claim) -> StoreResult<Option<Call>> {
         session_id: claim.conversation_id,
         request_id: claim.request_id.clone(),
         traceparent: claim.traceparent.clone(),
+        round: attempt(claim),
+        time_left: claim.time_left,
     }))
 }
 

@@ -1,4 +1,4 @@
-//! How long to wait before the same model is asked again.
+//! How long to wait before the same model, or the whole chain, is asked again.
 
 use std::time::Duration;
 
@@ -13,17 +13,31 @@ pub(super) const MAX_PUT_BACK: Duration = Duration::from_mins(10);
 /// How long a generation is put back for when the upstream is busy and does not say until when.
 pub(super) const UNTOLD_WAIT: Duration = Duration::from_secs(10);
 
+/// The ceiling of the wait after the first round over the chain, and that of the last ones: an outage
+/// is noticed to be over about this late.
+const FIRST_ROUND: Duration = Duration::from_secs(2);
+const LAST_ROUND: Duration = Duration::from_secs(30);
+
 /// Full jitter: anything up to a ceiling that doubles with each try, so that a crowd that failed
 /// together does not come back together.
 pub(super) fn full_jitter(tries: usize) -> Duration {
+    jittered(Duration::from_millis(500), MAX_IN_CLAIM, tries)
+}
+
+/// The same for a chain whose models have all failed so many times.
+pub(super) fn later(rounds: u32) -> Duration {
+    let rounds = usize::try_from(rounds).unwrap_or(usize::MAX);
+    jittered(FIRST_ROUND, LAST_ROUND, rounds)
+}
+
+fn jittered(first: Duration, last: Duration, tries: usize) -> Duration {
     let ceilings = ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(MAX_IN_CLAIM)
+        .with_min_delay(first)
+        .with_max_delay(last)
         .without_max_times();
-    let ceiling = ceilings
-        .build()
-        .nth(tries.saturating_sub(1))
-        .unwrap_or(MAX_IN_CLAIM);
+    // Long before that many, the ceiling is the last one.
+    let place = tries.saturating_sub(1).min(32);
+    let ceiling = ceilings.build().nth(place).unwrap_or(last);
     ceiling.mul_f64(rand::random())
 }
 
@@ -41,6 +55,17 @@ mod tests {
         for (tries, ceiling_ms) in [(1, 500), (2, 1000), (3, 2000), (9, 2000)] {
             let ceiling = Duration::from_millis(ceiling_ms);
             let delays: Vec<_> = (0..2000).map(|_| full_jitter(tries)).collect();
+            assert!(delays.iter().all(|delay| *delay <= ceiling));
+            assert!(delays.iter().any(|delay| *delay < ceiling / 10));
+            assert!(delays.iter().any(|delay| *delay > ceiling * 9 / 10));
+        }
+    }
+
+    #[test]
+    fn rounds_get_further_apart_and_never_too_far() {
+        for (rounds, ceiling_s) in [(1, 2), (2, 4), (4, 16), (5, 30), (u32::MAX, 30)] {
+            let ceiling = Duration::from_secs(ceiling_s);
+            let delays: Vec<_> = (0..2000).map(|_| later(rounds)).collect();
             assert!(delays.iter().all(|delay| *delay <= ceiling));
             assert!(delays.iter().any(|delay| *delay < ceiling / 10));
             assert!(delays.iter().any(|delay| *delay > ceiling * 9 / 10));

@@ -1,12 +1,18 @@
 //! Drives one generation over its chain of models.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use shared::domain::FailureCode;
+
+use super::backoff::{MAX_IN_CLAIM, later};
 use super::client::{Attempt, CallEnd};
 use super::error::CallError;
 use super::keys::{Key, Refusal};
 use super::policy::{Plan, Step};
-use super::{Call, ChatMessage, Client, ErrorClass, Model, Outcome, Progress, shorten};
+use super::{
+    Admission, Answer, Call, ChatMessage, Client, ErrorClass, Model, Outcome, Progress, Referee,
+    shorten,
+};
 
 /// Makes one reply: calls the models of `chain` in order, each as often as the table allows, until
 /// one answers, the upstream asks for a long wait, or nothing is left.
@@ -17,40 +23,41 @@ pub async fn run<P: Progress>(
     client: &Client,
     chain: &[Model],
     call: &Call,
+    referee: &impl Referee,
     progress: &mut P,
 ) -> Outcome {
-    let mut plan = Plan::new(chain);
+    let models = &client.config().models;
+    let counted = || call.tokens(shared::domain::estimate_tokens);
+    let chain = client
+        .catalogue
+        .fitting(models, chain, call.tokens(bytes), counted);
+    let mut plan = Plan::new(&chain);
     let mut shortened: Option<Vec<ChatMessage>> = None;
+    let mut run = Run::begin(client, call);
     while let Some(model) = plan.model() {
-        let messages = shortened.as_deref().unwrap_or(call.messages.as_slice());
-        let error = match client.keys.choose(model.free, Instant::now()) {
-            None => no_key(client),
-            Some(key) => {
-                progress.calling(model, key.label()).await;
-                let attempt = Attempt {
-                    model,
-                    key,
-                    call,
-                    messages,
-                };
-                let CallEnd { record, result } = Box::pin(client.call(&attempt, progress)).await;
-                log(&record);
-                progress.call_ended(record).await;
-                match result {
-                    Ok(answer) => return Outcome::Completed(answer),
-                    Err(error) => {
-                        bench(key, model, &error);
-                        error
-                    }
-                }
+        let has_key = |model: &Model| client.keys.choose(model.free, Instant::now()).is_some();
+        match referee.admit(model, plan.has_other(has_key)).await {
+            Admission::Go => {}
+            Admission::Resting(_) if plan.skip(has_key) => continue,
+            Admission::Resting(rest) => return run.resting(rest),
+            Admission::TooLong(wait) if plan.leave(wait, has_key) => continue,
+            Admission::TooLong(wait) => return run.paced(wait, 0),
+            Admission::Wait { wait, .. } if wait <= MAX_IN_CLAIM => {
+                tokio::time::sleep(wait).await;
+                continue;
             }
+            Admission::Wait { wait, ahead } => return run.paced(wait, ahead),
+        }
+        let messages = shortened.as_deref().unwrap_or(call.messages.as_slice());
+        let error = match run.call(model, messages, referee, progress).await {
+            Ok(answer) => return Outcome::Completed(answer),
+            Err(error) => error,
         };
         let reason = error.class;
         let detail = || format!("{} gave {reason}: {}", model.name, error.detail);
         let shorter = (reason == ErrorClass::ContextLength)
             .then(|| shorten(messages))
             .flatten();
-        let has_key = |model: &Model| client.keys.choose(model.free, Instant::now()).is_some();
         match plan.after(&error, has_key, shorter.is_some()) {
             Step::Call {
                 at,
@@ -63,13 +70,8 @@ pub async fn run<P: Progress>(
                 progress.retrying(model, reason, next, delay).await;
                 tokio::time::sleep(delay).await;
             }
-            Step::PutBack(after) => {
-                return Outcome::PutBack {
-                    after,
-                    reason,
-                    detail: detail(),
-                };
-            }
+            Step::PutBack(after) => return run.put_back(after, reason, detail()),
+            Step::Again => return run.again(Duration::ZERO, reason, detail()),
             Step::GiveUp(code) => {
                 return Outcome::Failed {
                     code,
@@ -81,9 +83,134 @@ pub async fn run<P: Progress>(
     }
     // The API never accepts a message without a model; a row without one is our bug.
     Outcome::Failed {
-        code: shared::domain::FailureCode::Internal,
+        code: FailureCode::Internal,
         reason: ErrorClass::InvalidRequest,
         detail: "the generation has no model".to_owned(),
+    }
+}
+
+/// A text has no more tokens than bytes.
+fn bytes(text: &str) -> u32 {
+    u32::try_from(text.len()).unwrap_or(u32::MAX)
+}
+
+/// What a run knows of itself.
+struct Run<'a> {
+    client: &'a Client,
+    call: &'a Call,
+    began: tokio::time::Instant,
+    /// A call of it may have cost something.
+    charged: bool,
+}
+
+impl<'a> Run<'a> {
+    fn begin(client: &'a Client, call: &'a Call) -> Self {
+        let began = tokio::time::Instant::now();
+        if call.round <= 1 {
+            client.retries.begin(began);
+        }
+        Self {
+            client,
+            call,
+            began,
+            charged: false,
+        }
+    }
+
+    /// Calls a model once with the best key there is.
+    async fn call<P: Progress>(
+        &mut self,
+        model: &Model,
+        messages: &[ChatMessage],
+        referee: &impl Referee,
+        progress: &mut P,
+    ) -> Result<Answer, CallError> {
+        let Some(key) = self.client.keys.choose(model.free, Instant::now()) else {
+            return Err(no_key(self.client));
+        };
+        progress.calling(model, key.label()).await;
+        let attempt = Attempt {
+            model,
+            key: &key,
+            call: self.call,
+            messages,
+        };
+        let calling = self.client.call(&attempt, progress);
+        let CallEnd { record, result } = Box::pin(calling).await;
+        log(&record);
+        self.charged |= record.wasted;
+        progress.call_ended(record).await;
+        match &result {
+            Ok(_) => referee.worked(model).await,
+            Err(error) => {
+                bench(&key, model, error);
+                referee.failed(model, error.class, error.hints.wait()).await;
+            }
+        }
+        result
+    }
+
+    fn time_left(&self) -> Duration {
+        self.call.time_left.saturating_sub(self.began.elapsed())
+    }
+
+    /// All of it once more after `at_least`, where there is time for that.
+    fn again(&self, at_least: Duration, reason: ErrorClass, detail: String) -> Outcome {
+        let after = at_least + later(self.call.round);
+        let now = tokio::time::Instant::now();
+        match self.client.retries.reserve(now, after, self.time_left()) {
+            Some(after) => Outcome::Again {
+                after,
+                charged: self.charged,
+                reason,
+                detail,
+            },
+            None => exhausted(reason, detail),
+        }
+    }
+
+    fn resting(&self, rest: Duration) -> Outcome {
+        let detail = "every model that is left failed again and again".to_owned();
+        self.again(rest, ErrorClass::Unavailable, detail)
+    }
+
+    /// The upstream said when to come back.
+    fn put_back(&self, after: Duration, reason: ErrorClass, detail: String) -> Outcome {
+        if after >= self.time_left() {
+            return exhausted(reason, detail);
+        }
+        Outcome::PutBack {
+            after,
+            reason,
+            detail,
+        }
+    }
+
+    /// Its turn comes later.
+    fn paced(&self, wait: Duration, ahead: u64) -> Outcome {
+        let reason = ErrorClass::PlatformLimit;
+        let detail = "the account's limit allows no call in time".to_owned();
+        if wait >= self.time_left() {
+            return exhausted(reason, detail);
+        }
+        if self.charged {
+            return Outcome::Again {
+                after: wait,
+                charged: true,
+                reason,
+                detail,
+            };
+        }
+        Outcome::Paced { after: wait, ahead }
+    }
+}
+
+/// The generation's deadline comes before the upstream does.
+fn exhausted(reason: ErrorClass, detail: String) -> Outcome {
+    Outcome::Failed {
+        code: FailureCode::UpstreamExhausted,
+        reason,
+        detail,
     }
 }
 

@@ -8,14 +8,17 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shared::clock::Clock;
 
+use super::catalogue::Catalogue;
 use super::error::{CallError, Signal};
 use super::hints::Hints;
 use super::intake::{Intake, Trace, read_body, transport};
 use super::keys::{Key, Keys};
+use super::retries::Retries;
 use super::stream::{Ending, Reply, clean};
 use super::watch::Watch;
 use super::{
-    Answer, Call, CallRecord, ChatMessage, ErrorClass, Model, Progress, UpstreamConfig, request,
+    Answer, Call, CallRecord, ChatMessage, ErrorClass, Model, Progress, UpstreamConfig, key_file,
+    request,
 };
 
 /// How many connections are kept for later calls. A burst opens as many as it needs; keeping them
@@ -35,6 +38,8 @@ pub struct Client {
     headers: HeaderMap,
     config: UpstreamConfig,
     pub(super) keys: Keys,
+    pub(super) catalogue: Catalogue,
+    pub(super) retries: Retries,
     clock: Clock,
 }
 
@@ -79,16 +84,16 @@ impl Client {
             // A proxy that the environment names for the outside world cannot reach it.
             builder = builder.no_proxy();
         }
-        let mut endpoint = config.base_url.clone();
-        endpoint.set_path(&format!(
-            "{}/chat/completions",
-            endpoint.path().trim_end_matches('/')
-        ));
+        // It could be read a moment ago; should it be gone, it is waited for.
+        let from_file = config.keys_file.as_deref().map(key_file::read);
+        let from_file = from_file.and_then(Result::ok).unwrap_or_default();
         Ok(Self {
             http: builder.build()?,
-            endpoint,
+            endpoint: endpoint(&config.base_url, "chat/completions"),
             headers: fixed_headers(&config),
-            keys: Keys::new(config.keys.iter().cloned()),
+            keys: Keys::new(config.keys.iter().cloned().chain(from_file)),
+            catalogue: Catalogue::default(),
+            retries: Retries::new(tokio::time::Instant::now()),
             config,
             clock,
         })
@@ -147,6 +152,30 @@ impl Client {
         CallEnd { record, result }
     }
 
+    /// Reads what the upstream tells about itself at `path`, of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
+    pub(super) async fn read(&self, path: &str, max_bytes: usize) -> Result<Vec<u8>, String> {
+        let mut request = self.http.get(endpoint(&self.config.base_url, path));
+        if let Some(value) = self.keys.any().as_deref().and_then(bearer) {
+            request = request.header(AUTHORIZATION, value);
+        }
+        let failed = |error: reqwest::Error| transport(&error).detail;
+        let mut response = request.send().await.map_err(failed)?;
+        if !response.status().is_success() {
+            return Err(format!("upstream answered {}", response.status().as_u16()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > max_bytes {
+                return Err("the answer is too long".to_owned());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
     async fn exchange<P: Progress>(
         &self,
         attempt: &Attempt<'_>,
@@ -154,7 +183,9 @@ impl Client {
         reply: &mut Reply,
         progress: &mut P,
     ) -> Result<(), CallError> {
-        let mut watch = Watch::start(self.config.timeouts);
+        let (models, common) = (&self.config.models, self.config.timeouts);
+        let timeouts = Catalogue::timeouts(models, &attempt.model.name, common);
+        let mut watch = Watch::start(timeouts);
         let body = request::body(
             &self.config,
             attempt.call,
@@ -240,12 +271,7 @@ impl Client {
 
     fn headers_of(&self, attempt: &Attempt<'_>) -> HeaderMap {
         let mut headers = self.headers.clone();
-        if let Some(mut value) = attempt
-            .key
-            .secret()
-            .and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok())
-        {
-            value.set_sensitive(true);
+        if let Some(value) = bearer(attempt.key) {
             headers.insert(AUTHORIZATION, value);
         }
         for (name, value) in [
@@ -261,6 +287,18 @@ impl Client {
         }
         headers
     }
+}
+
+fn endpoint(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
+    url
+}
+
+fn bearer(key: &Key) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.secret()?)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn is_this_machine(url: &Url) -> bool {

@@ -1,5 +1,6 @@
 //! What an operator sets about the upstream.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::config::Vars;
 use shared::models::ModelsConfig;
+
+use super::key_file;
 
 const DEFAULT_BASE_URL: &str = "https://openrouter.ai/api/v1";
 
@@ -56,6 +59,8 @@ pub struct UpstreamConfig {
     pub base_url: Url,
     /// API keys, best first. Empty: requests go without one, as self-hosted servers allow.
     pub keys: Vec<SecretString>,
+    /// A file with more keys, read again when it changes.
+    pub keys_file: Option<PathBuf>,
     /// How long each part of a call may take.
     pub timeouts: Timeouts,
     /// `HTTP-Referer`, which OpenRouter shows in its rankings.
@@ -66,6 +71,8 @@ pub struct UpstreamConfig {
     pub provider: Option<serde_json::Value>,
     /// Which fields a request may have.
     pub dialect: Dialect,
+    /// How often the upstream is asked for its models; zero is never.
+    pub models_refresh: Duration,
 }
 
 impl UpstreamConfig {
@@ -85,13 +92,24 @@ impl UpstreamConfig {
                 "a key has characters that no header can carry",
             );
         }
-        if keys.is_empty() && base_url.as_str() == DEFAULT_BASE_URL {
+        let keys_file: Option<PathBuf> = vars.optional(
+            "OPENROUTER_API_KEYS_FILE",
+            "file with keys, one a line, after the others; read again when it changes",
+        );
+        let unread = keys_file
+            .as_deref()
+            .and_then(|path| key_file::read(path).err());
+        if let Some(problem) = unread {
+            vars.problem("OPENROUTER_API_KEYS_FILE", problem);
+        }
+        if keys.is_empty() && keys_file.is_none() && base_url.as_str() == DEFAULT_BASE_URL {
             vars.problem("OPENROUTER_API_KEY", "is required for openrouter.ai");
         }
         Self {
             models,
             base_url,
             keys,
+            keys_file,
             timeouts: timeouts(vars),
             referer: vars.optional("OPENROUTER_REFERER", "sent as HTTP-Referer"),
             title: vars.optional("OPENROUTER_TITLE", "sent as X-Title"),
@@ -100,6 +118,11 @@ impl UpstreamConfig {
                 "UPSTREAM_DIALECT",
                 "openrouter",
                 "openrouter, or openai for servers that refuse OpenRouter's own fields",
+            ),
+            models_refresh: vars.seconds(
+                "MODELS_REFRESH",
+                "3600",
+                "how often GET /models is asked for context windows and prices, seconds; 0 is never",
             ),
         }
     }

@@ -1,6 +1,7 @@
-//! Several API keys: the first that works is used, one that was refused rests for a while.
+//! Several API keys: the first that works is used, one that was refused rests for a while. Those of a
+//! file may change while the process runs.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -75,33 +76,68 @@ impl Key {
     }
 }
 
-/// All keys of this process.
+/// All keys of this process, in the operator's order.
 #[derive(Debug)]
-pub(super) struct Keys(Vec<Key>);
+pub(super) struct Keys(RwLock<Vec<Arc<Key>>>);
 
 impl Keys {
     /// The keys in the operator's order; the same key twice is one. Without any, requests go out
     /// without a key.
     pub(super) fn new(secrets: impl IntoIterator<Item = SecretString>) -> Self {
-        let mut keys: Vec<Key> = Vec::new();
-        for key in secrets.into_iter().map(Key::new) {
-            if keys.iter().all(|known| known.secret() != key.secret()) {
-                keys.push(key);
+        let keys = Self(RwLock::default());
+        keys.replace(secrets);
+        keys
+    }
+
+    /// Takes these from now on; calls that run keep theirs. A key that stays keeps its rest. Returns
+    /// the labels of those that came and of those that went.
+    pub(super) fn replace(
+        &self,
+        secrets: impl IntoIterator<Item = SecretString>,
+    ) -> (Vec<String>, Vec<String>) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys: Vec<Arc<Key>> = Vec::new();
+        for new in secrets.into_iter().map(Key::new) {
+            let same = |known: &&Arc<Key>| known.secret() == new.secret();
+            if keys.iter().any(|known| same(&known)) {
+                continue;
             }
+            let known = current.iter().find(same).cloned();
+            keys.push(known.unwrap_or_else(|| Arc::new(new)));
         }
         if keys.is_empty() {
-            keys.push(Key {
+            keys.push(Arc::new(Key {
                 secret: None,
                 label: "none".to_owned(),
                 bench: Mutex::default(),
-            });
+            }));
         }
-        Self(keys)
+        let missing_in = |others: &[Arc<Key>], key: &Arc<Key>| {
+            others.iter().all(|other| other.secret() != key.secret())
+        };
+        let labels = |some: &[Arc<Key>], others: &[Arc<Key>]| {
+            let missing = some.iter().filter(|key| missing_in(others, key));
+            missing.map(|key| key.label.clone()).collect()
+        };
+        let changes = (labels(&keys, &current), labels(&current, &keys));
+        *current = keys;
+        changes
+    }
+
+    /// A key for questions that cost nothing: one that works, if there is any.
+    pub(super) fn any(&self) -> Option<Arc<Key>> {
+        let first = || self.read().first().cloned();
+        self.choose(true, Instant::now()).or_else(first)
     }
 
     /// The first key that was not refused for this kind of model.
-    pub(super) fn choose(&self, free_model: bool, now: Instant) -> Option<&Key> {
-        self.0.iter().find(|key| key.usable(free_model, now))
+    pub(super) fn choose(&self, free_model: bool, now: Instant) -> Option<Arc<Key>> {
+        let keys = self.read();
+        keys.iter().find(|key| key.usable(free_model, now)).cloned()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Key>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,5 +189,27 @@ mod tests {
         let keys = keys(&[]);
         let key = keys.choose(false, Instant::now()).unwrap();
         assert_eq!((key.secret(), key.label()), (None, "none"));
+    }
+
+    #[test]
+    fn new_keys_are_taken_and_those_that_stay_keep_their_rest() {
+        let keys = keys(&["one", "two"]);
+        let now = Instant::now();
+        let one = keys.choose(true, now).unwrap();
+        one.bench(Refusal::All, now);
+        let secrets = ["three", "one", "two"].map(SecretString::from);
+        let (came, went) = keys.replace(secrets);
+        assert_eq!((came.len(), went.len()), (1, 0));
+        assert_eq!(keys.choose(true, now).unwrap().secret(), Some("three"));
+        let (came, went) = keys.replace(["one", "two"].map(SecretString::from));
+        assert_eq!((came.len(), went.len()), (0, 1));
+        assert_eq!(
+            keys.choose(true, now).unwrap().secret(),
+            Some("two"),
+            "one still rests"
+        );
+        let (came, went) = keys.replace(["four"].map(SecretString::from));
+        assert_eq!((came.len(), went.len()), (1, 2));
+        assert_eq!(one.secret(), Some("one"), "a call that runs keeps its key");
     }
 }

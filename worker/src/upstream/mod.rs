@@ -7,17 +7,22 @@
 //! **Invariant:** dropping the future of [`run`] closes the connection of the call it is making,
 //! which is how a generation is cancelled.
 
+mod account;
 mod backoff;
+mod catalogue;
 mod chain;
 mod client;
 mod config;
 pub mod error;
 mod hints;
 mod intake;
+mod key_file;
 mod keys;
 pub mod policy;
 mod record;
+mod referee;
 mod request;
+mod retries;
 mod rules;
 mod sse;
 mod stream;
@@ -31,12 +36,16 @@ use shared::domain::FailureCode;
 pub use shared::models::Model;
 use uuid::Uuid;
 
+pub use account::{Account, account};
+pub use catalogue::watch_models;
 pub use chain::run;
 pub use client::{BuildError, Client};
 pub use config::{Dialect, Timeouts, UpstreamConfig};
 pub use error::ErrorClass;
 pub(crate) use hints::seconds_or_date as retry_after;
+pub use key_file::watch_keys;
 pub use record::{Answer, CallRecord, TokenUsage};
+pub use referee::{Admission, Referee, Unlimited};
 pub use request::{ChatMessage, ChatRole, Content, ImageUrl, Part, shorten};
 pub use stream::MAX_REPLY_BYTES;
 
@@ -58,6 +67,29 @@ pub struct Call {
     pub request_id: Option<String>,
     /// W3C trace context, passed on.
     pub traceparent: Option<String>,
+    /// The number of this try of the generation, from 1; later ones come back later.
+    pub round: u32,
+    /// How long the generation may still take: no wait is longer.
+    pub time_left: Duration,
+}
+
+impl Call {
+    /// The tokens that prompt and reply may take together, where `of` says how many a text may have.
+    fn tokens(&self, of: impl Fn(&str) -> u32) -> u32 {
+        let texts = self.messages.iter().map(|message| match &message.content {
+            Content::Text(text) => of(text),
+            Content::Parts(parts) => parts
+                .iter()
+                .map(|part| part.tokens(&of))
+                .fold(0, u32::saturating_add),
+        });
+        // What marks the beginning and the end of each message.
+        let marks = u32::try_from(self.messages.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(4);
+        let prompt = texts.fold(marks, u32::saturating_add);
+        prompt.saturating_add(self.max_tokens)
+    }
 }
 
 /// What a generation wants to hear while [`run`] works. Each method is awaited before the call
@@ -99,6 +131,25 @@ pub enum Outcome {
         /// How long to wait.
         after: Duration,
         /// Why.
+        reason: ErrorClass,
+        /// For the log; no content, no keys.
+        detail: String,
+    },
+    /// The account's limits allow no call for a while; none was refused.
+    Paced {
+        /// Until it is its turn.
+        after: Duration,
+        /// How many have their turn before.
+        ahead: u64,
+    },
+    /// Every model failed in a way that passes.
+    Again {
+        /// When to begin with the chain again; with a random part, and never so soon that many
+        /// generations together would be more than the upstream is used to.
+        after: Duration,
+        /// A call of this try may have cost something, so tries must be counted.
+        charged: bool,
+        /// What the last error was.
         reason: ErrorClass,
         /// For the log; no content, no keys.
         detail: String,

@@ -46,6 +46,9 @@ pub struct Policy {
     pub same: SameModel,
     /// Which model after that.
     pub next: NextModel,
+    /// It passes: where nothing of that helped, all of it is tried again later, until the generation's
+    /// deadline.
+    pub passes: bool,
     /// What the person is told when nothing of that helped.
     pub give_up: FailureCode,
 }
@@ -60,7 +63,14 @@ pub const fn policy(class: ErrorClass) -> Policy {
         Policy {
             same,
             next,
+            passes: false,
             give_up,
+        }
+    }
+    const fn passing(same: SameModel) -> Policy {
+        Policy {
+            passes: true,
+            ..row(same, NextModel::Any, UpstreamExhausted)
         }
     }
     match class {
@@ -74,14 +84,15 @@ pub const fn policy(class: ErrorClass) -> Policy {
         ErrorClass::InFlightBudget => row(SameModel::WhenTold, NextModel::Never, UpstreamExhausted),
         ErrorClass::PlatformLimit => row(SameModel::WhenTold, NextModel::Paid, UpstreamExhausted),
         ErrorClass::Capacity => row(SameModel::WhenTold, NextModel::Any, UpstreamExhausted),
-        ErrorClass::Unavailable => row(SameModel::IfRetryable, NextModel::Any, UpstreamExhausted),
-        ErrorClass::UnknownModel | ErrorClass::NoEndpoint | ErrorClass::Timeout => {
+        ErrorClass::Unavailable => passing(SameModel::IfRetryable),
+        ErrorClass::UnknownModel | ErrorClass::NoEndpoint => {
             row(SameModel::Never, NextModel::Any, UpstreamExhausted)
         }
+        ErrorClass::Timeout => passing(SameModel::Never),
         ErrorClass::ServerError
         | ErrorClass::EmptyAnswer
         | ErrorClass::Connection
-        | ErrorClass::Malformed => row(SameModel::Backoff, NextModel::Any, UpstreamExhausted),
+        | ErrorClass::Malformed => passing(SameModel::Backoff),
     }
 }
 
@@ -94,8 +105,10 @@ pub(super) enum Step {
         delay: Duration,
         shorter: bool,
     },
-    /// Free the worker and come back later.
+    /// Free the worker and come back when the upstream said.
     PutBack(Duration),
+    /// Free the worker and begin again with the chain, some time later.
+    Again,
     /// Nothing helps.
     GiveUp(FailureCode),
 }
@@ -109,6 +122,8 @@ pub(super) struct Plan<'a> {
     tries: usize,
     /// The shortest wait that a model of this run asked for.
     told: Option<Duration>,
+    /// Some model of this run failed in a way that passes.
+    passing: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -119,6 +134,7 @@ impl<'a> Plan<'a> {
             at: 0,
             tries: 0,
             told: None,
+            passing: false,
         }
     }
 
@@ -147,6 +163,8 @@ impl<'a> Plan<'a> {
         } else {
             self.tries += 1;
         }
+        // What the error says about trying again is about this model, and about now.
+        self.passing |= policy.passes;
         if let Some(step) = self.same_model(policy.same, error, can_shorten) {
             return step;
         }
@@ -164,8 +182,47 @@ impl<'a> Plan<'a> {
         let wait = self.told.unwrap_or(UNTOLD_WAIT);
         if waits && wait <= MAX_PUT_BACK {
             Step::PutBack(at_least(wait))
+        } else if self.passing && policy.give_up == FailureCode::UpstreamExhausted {
+            Step::Again
         } else {
             Step::GiveUp(policy.give_up)
+        }
+    }
+
+    /// Whether the chain goes on with a model that has another limit.
+    pub(super) fn has_other(&self, has_key: impl Fn(&Model) -> bool) -> bool {
+        self.next_model(self.other(), has_key).is_some()
+    }
+
+    /// Leaves a model whose limit does not allow it a call for so long, for one with another limit.
+    /// False where there is none.
+    pub(super) fn leave(&mut self, wait: Duration, has_key: impl Fn(&Model) -> bool) -> bool {
+        let next = self.next_model(self.other(), has_key);
+        if let Some(at) = next {
+            self.told = Some(self.told.map_or(wait, |earlier| earlier.min(wait)));
+            self.at = at;
+            self.tries = 0;
+        }
+        next.is_some()
+    }
+
+    /// Leaves a model that does not work these days. It will one day, so nothing is given up for it.
+    /// False where it is the last.
+    pub(super) fn skip(&mut self, has_key: impl Fn(&Model) -> bool) -> bool {
+        let next = self.next_model(NextModel::Any, has_key);
+        if let Some(at) = next {
+            self.passing = true;
+            self.at = at;
+            self.tries = 0;
+        }
+        next.is_some()
+    }
+
+    fn other(&self) -> NextModel {
+        match self.model() {
+            Some(model) if model.free => NextModel::Paid,
+            Some(_) => NextModel::Free,
+            None => NextModel::Never,
         }
     }
 

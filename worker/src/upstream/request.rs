@@ -60,6 +60,14 @@ pub struct ImageUrl {
 }
 
 impl Part {
+    /// The tokens it may take; an image is counted as most providers do at its largest.
+    pub(super) fn tokens(&self, of: &impl Fn(&str) -> u32) -> u32 {
+        match self {
+            Self::Text { text } => of(text),
+            Self::ImageUrl { .. } => 1_600,
+        }
+    }
+
     /// An image at an http or https address.
     #[must_use]
     pub fn image(url: &str) -> Self {
@@ -201,6 +209,8 @@ mod tests {
             session_id: Uuid::nil(),
             request_id: None,
             traceparent: None,
+            round: 1,
+            time_left: std::time::Duration::ZERO,
         };
         serde_json::from_slice(&body(&config, &call, &call.messages, "a/b:free")).unwrap()
     }

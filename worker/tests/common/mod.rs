@@ -115,6 +115,10 @@ impl Fleet {
             ("LEASE_RENEW_SECONDS", "0.5".to_owned()),
             ("RECONCILE_SECONDS", "0.3".to_owned()),
             ("QUEUE_BLOCK_SECONDS", "0.3".to_owned()),
+            // Rules of the simulator that count calls would count these as well.
+            ("MODELS_REFRESH", "0".to_owned()),
+            ("ACCOUNT_REFRESH", "0".to_owned()),
+            ("FREE_MODEL_RATE_LIMIT_PER_MINUTE", "0".to_owned()),
         ];
         let given = settings
             .iter()
@@ -223,14 +227,8 @@ impl Fleet {
         content: &str,
     ) -> (Generation, Option<Parked>) {
         let chain = [
-            Model {
-                name: "test/first:free".to_owned(),
-                free: true,
-            },
-            Model {
-                name: "test/second:free".to_owned(),
-                free: true,
-            },
+            Model::new("test/first:free".to_owned(), true),
+            Model::new("test/second:free".to_owned(), true),
         ];
         let message = NewMessage {
             conversation_id,

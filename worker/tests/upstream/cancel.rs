@@ -1,7 +1,7 @@
 //! Dropping a run closes its connection, whatever it waits for.
 
 use loadtest::simulator::{CallRecord, Outcome as Ended, Simulator};
-use worker::upstream::run;
+use worker::upstream::{Unlimited, run};
 
 use super::rig::{A, Listener, call, client, generate, models, soon};
 
@@ -13,7 +13,7 @@ async fn drop_when(script: &str, reached: impl Fn(&CallRecord) -> bool) -> CallR
     let (chain, call) = (models(&[A]), call("stop me"));
     let mut listener = Listener::default();
     {
-        let mut running = Box::pin(run(&client, &chain, &call, &mut listener));
+        let mut running = Box::pin(run(&client, &chain, &call, &Unlimited, &mut listener));
         tokio::select! {
             outcome = &mut running => panic!("{script}: it ended by itself: {outcome:?}"),
             _ = soon(simulator.wait_for_call(reached)) => {}
@@ -52,7 +52,7 @@ async fn a_run_dropped_between_two_calls_makes_no_more() {
     let (chain, call) = (models(&[A]), call("stop me"));
     let mut listener = Listener::default();
     {
-        let mut running = Box::pin(run(&client, &chain, &call, &mut listener));
+        let mut running = Box::pin(run(&client, &chain, &call, &Unlimited, &mut listener));
         tokio::select! {
             outcome = &mut running => panic!("it ended by itself: {outcome:?}"),
             _ = soon(simulator.wait_for_call(|call| call.ended_us.is_some())) => {}
@@ -73,7 +73,7 @@ async fn dropping_one_run_leaves_the_others_alone() {
     let survivor = async { generate(&client, &[A], "survivor").await };
     let dropping = async {
         {
-            let mut running = Box::pin(run(&client, &chain, &doomed, &mut listener));
+            let mut running = Box::pin(run(&client, &chain, &doomed, &Unlimited, &mut listener));
             tokio::select! {
                 outcome = &mut running => panic!("it ended by itself: {outcome:?}"),
                 () = soon(async {

@@ -2,7 +2,9 @@
 
 use loadtest::simulator::Simulator;
 
-use super::rig::{A, C, client, generate};
+use worker::upstream::watch_keys;
+
+use super::rig::{A, C, client, generate, soon};
 
 fn keys_used(simulator: &Simulator) -> Vec<String> {
     simulator.calls().into_iter().map(|call| call.key).collect()
@@ -56,4 +58,37 @@ async fn when_every_key_is_refused_no_more_calls_are_made() {
     assert_eq!(ran.end(), "upstream_unauthorised");
     assert!(ran.listener.records.is_empty());
     assert_eq!(keys_used(&simulator), ["sk-dead", "sk-live", "sk-spare"]);
+}
+
+#[tokio::test]
+async fn keys_of_a_file_are_rotated_without_a_restart() {
+    let simulator = Simulator::start().await;
+    simulator.script("key=sk-dead,401");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    std::fs::write(&path, "# the first\nsk-old\n").unwrap();
+    let file = ("OPENROUTER_API_KEYS_FILE", path.to_str().unwrap());
+    let client = client(
+        &simulator.base_url(),
+        &[("OPENROUTER_API_KEY", "sk-dead"), file],
+    );
+    generate(&client, &[A], "before").await;
+    assert_eq!(keys_used(&simulator), ["sk-dead", "sk-old"]);
+    std::fs::write(&path, "sk-new, sk-spare").unwrap();
+    let rotated = async {
+        while keys_used(&simulator)
+            .last()
+            .is_none_or(|key| key != "sk-new")
+        {
+            generate(&client, &[A], "again").await;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = soon(rotated) => {}
+        () = watch_keys(&client) => unreachable!("it watches for ever"),
+    }
+    let refused = keys_used(&simulator);
+    let refused = refused.iter().filter(|key| *key == "sk-dead");
+    assert_eq!(refused.count(), 1, "what rests still does");
 }

@@ -11,6 +11,8 @@
 
 mod cancel;
 mod keys;
+mod models;
+mod pacing;
 mod places;
 mod raw;
 mod rig;

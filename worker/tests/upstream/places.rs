@@ -16,8 +16,8 @@ async fn an_error_means_the_same_in_the_status_and_in_the_stream() {
             ErrorClass::ContentPolicy,
         ),
         ("404", "ab", "upstream_exhausted", ErrorClass::NoEndpoint),
-        ("502", "aabb", "upstream_exhausted", ErrorClass::ServerError),
-        ("503", "ab", "upstream_exhausted", ErrorClass::Unavailable),
+        ("502", "aabb", "again", ErrorClass::ServerError),
+        ("503", "ab", "again", ErrorClass::Unavailable),
         (
             "429,reset=60",
             "a",

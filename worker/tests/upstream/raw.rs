@@ -253,6 +253,7 @@ async fn without_a_key_none_is_sent() {
         &client,
         &super::rig::models(&[A]),
         &super::rig::call("x"),
+        &worker::upstream::Unlimited,
         &mut listener,
     )
     .await;

@@ -9,7 +9,7 @@ use shared::models::Model;
 use uuid::Uuid;
 use worker::upstream::{
     Answer, Call, CallRecord, ChatMessage, ChatRole, Client, ErrorClass, Outcome, Progress,
-    UpstreamConfig, run,
+    Referee, Unlimited, UpstreamConfig, run,
 };
 
 pub(crate) const A: &str = "sim/a:free";
@@ -117,10 +117,7 @@ pub(crate) fn client(base_url: &str, pairs: &[(&str, &str)]) -> Client {
 }
 
 pub(crate) fn models(names: &[&str]) -> Vec<Model> {
-    let model = |name: &&str| Model {
-        name: (*name).to_owned(),
-        free: name.ends_with(":free"),
-    };
+    let model = |name: &&str| Model::new((*name).to_owned(), name.ends_with(":free"));
     names.iter().map(model).collect()
 }
 
@@ -141,6 +138,8 @@ pub(crate) fn call(question: &str) -> Call {
         session_id: Uuid::from_u128(7),
         request_id: Some("request-1".to_owned()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        round: 1,
+        time_left: Duration::from_mins(10),
     }
 }
 
@@ -168,6 +167,11 @@ impl Ran {
             Outcome::PutBack { after, .. } => {
                 format!("put back {}", (after.as_secs() + 1) / 10 * 10)
             }
+            Outcome::Paced { after, .. } => format!("paced {}", after.as_secs()),
+            Outcome::Again { after, .. } => {
+                assert!(*after <= Duration::from_secs(3), "{after:?}");
+                "again".to_owned()
+            }
             Outcome::Failed { code, .. } => code.to_string(),
         }
     }
@@ -175,16 +179,28 @@ impl Ran {
     /// What the log would say about the last failure.
     pub(crate) fn detail(&self) -> &str {
         match &self.outcome {
-            Outcome::Completed(_) => panic!("completed"),
-            Outcome::PutBack { detail, .. } | Outcome::Failed { detail, .. } => detail,
+            Outcome::Completed(_) | Outcome::Paced { .. } => panic!("no failure"),
+            Outcome::PutBack { detail, .. }
+            | Outcome::Again { detail, .. }
+            | Outcome::Failed { detail, .. } => detail,
         }
     }
 }
 
 /// Runs one generation.
 pub(crate) async fn generate(client: &Client, chain: &[&str], question: &str) -> Ran {
+    generate_by(client, chain, &call(question), &Unlimited).await
+}
+
+/// Runs one generation under the eyes of a referee.
+pub(crate) async fn generate_by(
+    client: &Client,
+    chain: &[&str],
+    call: &Call,
+    referee: &impl Referee,
+) -> Ran {
     let mut listener = Listener::default();
-    let outcome = run(client, &models(chain), &call(question), &mut listener).await;
+    let outcome = run(client, &models(chain), call, referee, &mut listener).await;
     Ran { outcome, listener }
 }
 

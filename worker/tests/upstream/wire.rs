@@ -161,7 +161,7 @@ async fn a_stream_without_an_end_is_no_reply() {
     ] {
         let (ran, simulator) = scripted(script, &[A], &[]).await;
         assert_eq!(called(&simulator), "aa", "{script}");
-        assert_eq!(ran.end(), "upstream_exhausted", "{script}");
+        assert_eq!(ran.end(), "again", "{script}");
         assert_eq!(ran.listener.records[0].error, Some(class), "{script}");
     }
 }

@@ -196,6 +196,9 @@ impl Stack {
             thread::sleep(Duration::from_millis(30));
         }
         self.simulator = Some(simulator);
+        // It limits nobody unless it is told to, so nobody need keep to a limit.
+        const LIMIT: &str = "FREE_MODEL_RATE_LIMIT_PER_MINUTE";
+        let limit = project.env.get(LIMIT).unwrap_or("0").to_owned();
         Ok(vec![
             // The same path as the real one.
             (
@@ -203,6 +206,7 @@ impl Stack {
                 format!("http://127.0.0.1:{port}/api/v1"),
             ),
             ("OPENROUTER_API_KEY".to_owned(), "simulated".to_owned()),
+            (LIMIT.to_owned(), limit),
         ])
     }
 

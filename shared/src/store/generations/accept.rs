@@ -381,7 +381,7 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
 impl NewGeneration<'_> {
     fn model(&self) -> StoreResult<&Model> {
         let none = || StoreError::Corrupt("a generation needs a model".to_owned());
-        self.chain.first().ok_or_else(none)
+        crate::models::likely_first(self.chain).ok_or_else(none)
     }
 }
 

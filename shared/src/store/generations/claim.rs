@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Room;
 use super::history::{Columns, History, with_histories};
 use crate::domain::{ContextType, GenerationKind, Priority};
-use crate::models::Model;
+use crate::models::{Model, for_context};
 use crate::store::{StoreResult, SweepTx};
 
 /// Who claims, and how.
@@ -112,7 +112,7 @@ impl From<ClaimRow> for Claim {
             counted_attempts: row.attempt - row.forgiven,
             max_attempts: row.max_attempts,
             token: row.claim_token.unwrap_or_default(),
-            chain: row.model_chain.0,
+            chain: for_context(row.model_chain.0, row.context_type),
             stream: row.stream,
             user_message_id: row.user_message_id,
             context_type: row.context_type,

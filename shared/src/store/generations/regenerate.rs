@@ -43,7 +43,7 @@ pub async fn regenerate(
     new: &NewGeneration<'_>,
 ) -> StoreResult<Regenerated> {
     let user_id = tx.user_id();
-    let Some(model) = new.chain.first() else {
+    let Some(model) = crate::models::likely_first(new.chain) else {
         return Err(crate::store::StoreError::Corrupt(
             "a generation needs a model".to_owned(),
         ));

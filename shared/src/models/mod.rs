@@ -3,10 +3,14 @@
 //! The API chooses the chain when it accepts a message and stores it on the row, so that a change
 //! of configuration never changes work that is already promised; the worker only follows it.
 
+mod catalogue;
+
+pub use catalogue::ModelFacts;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Vars;
-use crate::domain::Tier;
+use crate::domain::{ContextType, Tier};
 
 /// The longest model name, in bytes, that a request may carry.
 pub const MAX_NAME_BYTES: usize = 200;
@@ -18,6 +22,49 @@ pub struct Model {
     pub name: String,
     /// Whether a call costs nothing; free models share the account's free request limits.
     pub free: bool,
+    /// Only conversations about one of these use it; any does where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contexts: Vec<ContextType>,
+}
+
+impl Model {
+    /// A model for any conversation.
+    #[must_use]
+    pub fn new(name: impl Into<String>, free: bool) -> Self {
+        Self {
+            name: name.into(),
+            free,
+            contexts: Vec::new(),
+        }
+    }
+}
+
+/// The models of a chain that a conversation of this kind uses. A chain that would be left empty is
+/// used as it is: an answer by another model is better than none.
+#[must_use]
+pub fn for_context(mut chain: Vec<Model>, context: ContextType) -> Vec<Model> {
+    let fits = |model: &Model| model.contexts.is_empty() || model.contexts.contains(&context);
+    if chain.iter().any(fits) {
+        chain.retain(fits);
+    }
+    // One that is special here and common as well stands in it twice.
+    let mut seen: Vec<String> = Vec::with_capacity(chain.len());
+    chain.retain(|model| {
+        let is_new = !seen.contains(&model.name);
+        if is_new {
+            seen.push(model.name.clone());
+        }
+        is_new
+    });
+    chain
+}
+
+/// The model that a chain most likely begins with, as long as it is not known what the conversation
+/// is about.
+#[must_use]
+pub fn likely_first(chain: &[Model]) -> Option<&Model> {
+    let general = chain.iter().find(|model| model.contexts.is_empty());
+    general.or(chain.first())
 }
 
 /// The models an operator allows and what every call of them is given.
@@ -35,6 +82,8 @@ pub struct ModelsConfig {
     pub free_models: Vec<String>,
     /// What a request may name besides the three above.
     pub allowed: Vec<String>,
+    /// What is said about single models.
+    pub catalogue: Vec<ModelFacts>,
     /// The most tokens a reply may have.
     pub max_tokens: u32,
     /// Sampling temperature, 0 to 2.
@@ -73,8 +122,9 @@ impl ModelsConfig {
             allowed: vars.list(
                 "ALLOWED_MODELS",
                 "",
-                "models a request may name besides the three of the chain",
+                "models a request may name besides those of the chain",
             ),
+            catalogue: catalogue::from_vars(vars),
             max_tokens: vars.within(
                 "MAX_TOKENS",
                 1_000,
@@ -116,39 +166,74 @@ impl ModelsConfig {
     /// Whether calls of a model cost nothing.
     #[must_use]
     pub fn is_free(&self, name: &str) -> bool {
-        name.ends_with(":free") || self.free_models.iter().any(|free| free == name)
+        name.ends_with(":free")
+            || self.free_models.iter().any(|free| free == name)
+            || self.facts(name).is_some_and(|facts| facts.free)
     }
 
-    /// A model with what is known of it.
+    /// What is said about a model.
+    #[must_use]
+    pub fn facts(&self, name: &str) -> Option<&ModelFacts> {
+        self.catalogue.iter().find(|facts| facts.name == name)
+    }
+
+    /// A model with what is known of it, for any conversation.
     #[must_use]
     pub fn model(&self, name: &str) -> Model {
-        Model {
-            name: name.to_owned(),
-            free: self.is_free(name),
-        }
+        Model::new(name, self.is_free(name))
     }
 
     /// Whether a request of someone of this tier may name the model: the operator listed it, and
     /// it is free or the tier may use paid ones.
     #[must_use]
     pub fn is_allowed(&self, name: &str, tier: Tier) -> bool {
+        let special = |facts: &ModelFacts| facts.name == name && !facts.contexts.is_empty();
         let listed = self.configured().any(|known| known == name)
-            || self.allowed.iter().any(|known| known == name);
+            || self.allowed.iter().any(|known| known == name)
+            || self.catalogue.iter().any(special);
         listed && self.affordable(name, tier)
     }
 
     /// The models for one generation, best first, none twice: the requested one if it is allowed,
-    /// then default, fallback and emergency, leaving out what the tier may not use.
+    /// then those for certain contexts, then default, fallback and emergency, leaving out what the
+    /// tier may not use. [`for_context`] takes out those for other contexts, once it is known which
+    /// it is.
     #[must_use]
     pub fn chain_for(&self, tier: Tier, requested: Option<&str>) -> Vec<Model> {
         let requested = requested.filter(|name| self.is_allowed(name, tier));
+        let special = self.catalogue.iter().map(|facts| Model {
+            contexts: facts.contexts.clone(),
+            ..self.model(&facts.name)
+        });
+        let special = special.filter(|model| !model.contexts.is_empty());
+        let wanted = requested.map(|name| self.model(name)).into_iter();
+        let common = self.configured().map(|name| self.model(name));
         let mut chain: Vec<Model> = Vec::with_capacity(4);
-        for name in requested.into_iter().chain(self.configured()) {
-            if self.affordable(name, tier) && chain.iter().all(|model| model.name != name) {
-                chain.push(self.model(name));
+        for model in wanted.chain(special).chain(common) {
+            // A special model of the chain is common after all, in its place there.
+            let known = |other: &Model| other.name == model.name && other.contexts.is_empty();
+            if self.affordable(&model.name, tier) && !chain.iter().any(known) {
+                chain.push(model);
             }
         }
         chain
+    }
+
+    /// Every model that is configured, none twice.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let others = self.allowed.iter().map(String::as_str);
+        let known = self.catalogue.iter().map(|facts| facts.name.as_str());
+        let all: Vec<&str> = self.configured().chain(others).chain(known).collect();
+        let is_first =
+            |at: usize, name: &str| all.iter().position(|other| *other == name) == Some(at);
+        let firsts = all
+            .iter()
+            .enumerate()
+            .filter(|(at, name)| is_first(*at, name));
+        firsts
+            .map(|(_, name)| *name)
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     fn configured(&self) -> impl Iterator<Item = &str> {
@@ -163,84 +248,4 @@ impl ModelsConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(pairs: &[(&str, &str)]) -> ModelsConfig {
-        let mut vars = Vars::from_map(pairs.iter().copied());
-        let config = ModelsConfig::from_vars(&mut vars);
-        vars.finish().unwrap();
-        config
-    }
-
-    fn names(chain: &[Model]) -> Vec<&str> {
-        chain.iter().map(|model| model.name.as_str()).collect()
-    }
-
-    const DEFAULT: &str = "qwen/qwen3-235b-a22b-07-25:free";
-    const FALLBACK: &str = "meta-llama/llama-3.2-3b-instruct:free";
-    const PAID: &str = "openai/gpt-4o-mini";
-
-    #[test]
-    fn nobody_gets_a_paid_model_unless_the_operator_says_so() {
-        let config = config(&[]);
-        for tier in Tier::ALL {
-            assert_eq!(names(&config.chain_for(*tier, None)), [DEFAULT, FALLBACK]);
-            assert_eq!(
-                names(&config.chain_for(*tier, Some(PAID))),
-                [DEFAULT, FALLBACK]
-            );
-            assert!(!config.is_allowed(PAID, *tier));
-        }
-    }
-
-    #[test]
-    fn premium_gets_paid_models_and_free_never_does() {
-        let config = config(&[
-            ("USE_FREE_MODELS_ONLY", "false"),
-            ("ALLOWED_MODELS", "big/model, tiny/model:free"),
-        ]);
-        assert_eq!(
-            names(&config.chain_for(Tier::Premium, None)),
-            [DEFAULT, FALLBACK, PAID]
-        );
-        assert_eq!(
-            names(&config.chain_for(Tier::Free, None)),
-            [DEFAULT, FALLBACK]
-        );
-        assert!(config.is_allowed("big/model", Tier::Premium));
-        assert!(!config.is_allowed("big/model", Tier::Free));
-        assert!(config.is_allowed("tiny/model:free", Tier::Free));
-        assert!(!config.is_allowed("unknown/model:free", Tier::Premium));
-        let chain = config.chain_for(Tier::Premium, Some("big/model"));
-        assert_eq!(names(&chain), ["big/model", DEFAULT, FALLBACK, PAID]);
-        assert_eq!(
-            chain.iter().map(|model| model.free).collect::<Vec<_>>(),
-            [false, true, true, false]
-        );
-    }
-
-    #[test]
-    fn no_model_is_tried_twice() {
-        let config = config(&[("FALLBACK_MODEL", DEFAULT)]);
-        assert_eq!(
-            names(&config.chain_for(Tier::Free, Some(DEFAULT))),
-            [DEFAULT]
-        );
-    }
-
-    #[test]
-    fn a_free_tier_without_a_model_is_refused_at_start() {
-        let paid = [("DEFAULT_MODEL", "a/b"), ("FALLBACK_MODEL", "a/c")];
-        let mut vars = Vars::from_map(paid);
-        ModelsConfig::from_vars(&mut vars);
-        assert!(
-            vars.finish()
-                .unwrap_err()
-                .to_string()
-                .contains("FREE_MODELS")
-        );
-        let own = config(&[paid[0], paid[1], ("FREE_MODELS", "a/b,a/c")]);
-        assert_eq!(names(&own.chain_for(Tier::Free, None)), ["a/b", "a/c"]);
-    }
-}
+mod tests;

@@ -1,0 +1,306 @@
+//! What the fleet keeps to as one: the limits of the upstream's account, and which models are left alone.
+//!
+//! Free models share one bucket and all others another. A bucket without a limit costs a call nothing:
+//! nobody asks Redis, and only what the upstream itself refused closes it. While Redis is away each
+//! worker keeps to its share of the limit.
+
+mod account;
+mod breaker;
+mod bucket;
+mod config;
+mod limit;
+mod notes;
+mod share;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use shared::domain::Priority;
+use shared::redis::{Redis, RedisFailure};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::upstream::{Admission, ErrorClass, Model, Referee};
+
+pub use account::watch_account;
+pub use breaker::State;
+use breaker::{Breakers, Key, PROBE, Say};
+pub use bucket::{Bucket, Request, Verdict};
+pub use config::PacingConfig;
+pub use limit::Limit;
+pub use notes::{OpenBreaker, open_breakers};
+use share::Share;
+
+/// Background work stands in line as if it had come so much later.
+const BACKGROUND_YIELDS: Duration = Duration::from_mins(1);
+
+/// When this worker asks again about a model that another one probes.
+const PROBED_ELSEWHERE: Duration = Duration::from_secs(1);
+
+/// What comes back when a bucket opens that has no limit comes back within this time and not at once.
+const SPREAD: Duration = Duration::from_secs(5);
+
+/// Both buckets of an account.
+#[derive(Debug)]
+pub struct Pacing {
+    redis: Redis,
+    free: Side,
+    paid: Side,
+    max_wait: Duration,
+    breakers: Breakers,
+    /// Workers that live, for the share of each.
+    workers: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Side {
+    bucket: Bucket,
+    limit: Option<Limit>,
+    share: Share,
+}
+
+impl Side {
+    fn new(account: &str, kind: &str, limit: Option<Limit>) -> Self {
+        Self {
+            bucket: Bucket::new(format!("{account}:{kind}")),
+            limit,
+            share: Share::new(Instant::now()),
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The generation.
+    pub id: Uuid,
+    /// Its queue.
+    pub priority: Priority,
+}
+
+impl Asker {
+    /// Its place in a line: the moment it was accepted, which its id tells, in milliseconds.
+    fn order(self) -> u64 {
+        let accepted = (self.id.as_u128() >> 80) as u64;
+        let yields = u64::try_from(BACKGROUND_YIELDS.as_millis()).unwrap_or(0);
+        match self.priority {
+            Priority::Background => accepted + yields,
+            Priority::Premium | Priority::Standard => accepted,
+        }
+    }
+}
+
+impl Pacing {
+    /// The buckets of the account behind `account`, any name that stays the same.
+    #[must_use]
+    pub fn new(redis: Redis, config: &PacingConfig, account: &str) -> Self {
+        Self {
+            redis,
+            free: Side::new(account, "free", config.free),
+            paid: Side::new(account, "paid", config.paid),
+            max_wait: config.max_wait,
+            breakers: Breakers::new(config.breaker_rest),
+            workers: AtomicU32::new(1),
+        }
+    }
+
+    /// So many workers live.
+    pub fn fleet(&self, workers: u32) {
+        self.workers.store(workers.max(1), Ordering::Relaxed);
+    }
+
+    fn side(&self, free: bool) -> &Side {
+        if free { &self.free } else { &self.paid }
+    }
+
+    /// Asks for one call of a model.
+    async fn admit(&self, asker: Asker, free: bool, has_other: bool) -> Admission {
+        let side = self.side(free);
+        let now = Instant::now();
+        let Some(limit) = side.limit else {
+            let closed = side.share.closed(now);
+            return self.verdict(has_other, 0, spread(closed));
+        };
+        let request = Request {
+            id: asker.id,
+            order: asker.order(),
+            known: side.share.known(now),
+            longest: has_other.then_some(self.max_wait),
+        };
+        match side.bucket.admit(&self.redis, limit, &request).await {
+            Ok(verdict) => {
+                side.share.heard(now, verdict.arrival);
+                self.verdict(has_other, verdict.ahead, verdict.wait)
+            }
+            Err(failure) => {
+                tracing::debug!(%failure, "paced without the fleet");
+                let workers = self.workers.load(Ordering::Relaxed);
+                let wait = side.share.admit(now, limit, workers);
+                self.verdict(has_other, 0, spread(wait))
+            }
+        }
+    }
+
+    fn verdict(&self, has_other: bool, ahead: u64, wait: Duration) -> Admission {
+        if wait.is_zero() {
+            Admission::Go
+        } else if has_other && wait > self.max_wait {
+            Admission::TooLong(wait)
+        } else {
+            Admission::Wait { wait, ahead }
+        }
+    }
+
+    /// The upstream refused a call until then.
+    async fn close(&self, free: bool, time: Duration) {
+        let side = self.side(free);
+        side.share.close(Instant::now(), time);
+        tracing::warn!(
+            free,
+            closed_ms = time.as_millis(),
+            "the account's limit is met"
+        );
+        if let Err(failure) = side.bucket.close(&self.redis, time).await {
+            tracing::debug!(%failure, "the fleet was not told");
+        }
+    }
+
+    /// Asks the breakers of a model: whether it may be called, and whether that is a probe.
+    async fn try_model(&self, model: &str) -> Result<Option<Key>, Duration> {
+        let now = Instant::now();
+        let key = match self.breakers.ask(model, now) {
+            Say::Go => return Ok(None),
+            Say::Rest(rest) => return Err(rest),
+            Say::Probe(key) => key,
+        };
+        // Without Redis each worker probes for itself.
+        let mine = notes::probe(&self.redis, &key).await.unwrap_or(true);
+        let time = if mine { PROBE } else { PROBED_ELSEWHERE };
+        self.breakers.probing(&key, mine, now + time);
+        if mine { Ok(Some(key)) } else { Err(time) }
+    }
+
+    /// The probes of a model were not made, or said nothing.
+    async fn release(&self, model: &str) {
+        let keys = self.breakers.released(model);
+        if !keys.is_empty() {
+            self.noted(notes::release(&self.redis, &keys).await);
+        }
+    }
+
+    async fn worked(&self, model: &str) {
+        let keys = self.breakers.worked(model);
+        if !keys.is_empty() {
+            tracing::info!(upstream.model = model, "the model works again");
+            self.noted(notes::close(&self.redis, &keys).await);
+        }
+    }
+
+    async fn failed(&self, model: &str, class: ErrorClass) {
+        if !breaker::counts(class) {
+            return self.release(model).await;
+        }
+        for (key, rest) in self.breakers.failed(model, class, Instant::now()) {
+            tracing::warn!(
+                upstream.model = model,
+                error.class = %key.1,
+                rest_ms = rest.as_millis(),
+                "the model is left alone"
+            );
+            self.noted(notes::trip(&self.redis, &key, rest).await);
+        }
+    }
+
+    fn noted(&self, noted: Result<(), RedisFailure>) {
+        if let Err(failure) = noted {
+            tracing::debug!(%failure, "the fleet was not told about a breaker");
+        }
+    }
+
+    /// Learns what others were refused, and which models they leave alone. `shown` are the breakers
+    /// whose gauge is not at rest.
+    async fn look(&self, shown: &mut Vec<Key>) {
+        let now = Instant::now();
+        match notes::look(&self.redis).await {
+            Ok(known) => self.breakers.heard(&known, now),
+            Err(failure) => tracing::debug!(%failure, "not known which models rest"),
+        }
+        let states = self.breakers.states(now);
+        for (model, class) in shown.drain(..) {
+            if !states
+                .iter()
+                .any(|(key, _)| key.0 == model && key.1 == class)
+            {
+                gauge(&(model, class), State::Closed);
+            }
+        }
+        for (key, state) in states {
+            gauge(&key, state);
+            shown.push(key);
+        }
+        // A bucket with a limit says so itself when it is asked.
+        let unlimited = [&self.free, &self.paid].into_iter();
+        for side in unlimited.filter(|side| side.limit.is_none()) {
+            match side.bucket.closed(&self.redis).await {
+                Ok(time) => side.share.close(Instant::now(), time),
+                Err(failure) => tracing::debug!(%failure, "not known whether others were refused"),
+            }
+        }
+    }
+}
+
+fn gauge(key: &Key, state: State) {
+    metrics::gauge!(shared::metrics::BREAKER_STATE, "model" => key.0.clone(), "error" => key.1.as_str())
+        .set(f64::from(state.number()));
+}
+
+/// A wait that many are told at once, and up to a little more.
+fn spread(wait: Duration) -> Duration {
+    if wait.is_zero() {
+        return wait;
+    }
+    wait + SPREAD.min(wait).mul_f64(rand::random())
+}
+
+/// What one generation asks the fleet.
+#[derive(Debug)]
+pub struct Paced<'a> {
+    /// The limits.
+    pub pacing: &'a Pacing,
+    /// The generation.
+    pub asker: Asker,
+}
+
+impl Referee for Paced<'_> {
+    async fn admit(&self, model: &Model, has_other: bool) -> Admission {
+        let probe = match self.pacing.try_model(&model.name).await {
+            Ok(probe) => probe,
+            Err(rest) => return Admission::Resting(rest),
+        };
+        let admission = self.pacing.admit(self.asker, model.free, has_other).await;
+        if probe.is_some() && admission != Admission::Go {
+            self.pacing.release(&model.name).await;
+        }
+        let wait = match admission {
+            Admission::Go | Admission::Resting(_) => return admission,
+            Admission::Wait { wait, .. } | Admission::TooLong(wait) => wait,
+        };
+        let kind = if model.free { "free" } else { "paid" };
+        metrics::histogram!(shared::metrics::PACING_WAIT, "kind" => kind)
+            .record(wait.as_secs_f64());
+        admission
+    }
+
+    async fn worked(&self, model: &Model) {
+        self.pacing.worked(&model.name).await;
+    }
+
+    async fn failed(&self, model: &Model, class: ErrorClass, wait: Option<Duration>) {
+        self.pacing.failed(&model.name, class).await;
+        if class == ErrorClass::PlatformLimit
+            && let Some(wait) = wait
+        {
+            self.pacing.close(model.free, wait).await;
+        }
+    }
+}

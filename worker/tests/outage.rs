@@ -1,0 +1,95 @@
+//! When no model answers: a generation waits until one does, its deadline passes, or it has cost enough.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets something unexpected must fail where it does"
+)]
+
+mod common;
+
+use common::{Fleet, is_completed};
+use shared::domain::{EventType, FailureCode, GenerationStatus};
+use shared::push;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silence_of_the_upstream_costs_nobody_the_reply() {
+    let fleet = Fleet::new().await;
+    fleet.simulator.go_dark().await;
+    let _worker = fleet.worker("w1");
+    let conversation = fleet.conversation().await;
+    let generation = fleet.send(conversation, "Anybody there?").await;
+    // Both models failed twice, and it has been put back.
+    fleet
+        .until(async || {
+            let now = fleet.generation(generation.id).await;
+            (now.status == GenerationStatus::Queued && now.attempts > 0).then_some(())
+        })
+        .await;
+    fleet.simulator.come_back().await;
+    let done = fleet.ended(generation.id).await;
+    assert!(is_completed(&done), "{done:?}");
+    let events = push::read_log(&fleet.redis, generation.id, None)
+        .await
+        .unwrap();
+    let waited = events.iter().filter(|event| {
+        let event: serde_json::Value = serde_json::from_str(&event.json).unwrap();
+        event["type"] == EventType::Retrying.as_str()
+            && event["data"]["reason"] == "connection"
+            && event["data"]["model"] == event["data"]["next_model"]
+    });
+    assert!(waited.count() > 0, "clients are told that it takes a while");
+    let counted = fleet
+        .env
+        .value("SELECT attempt - forgiven FROM chat.generations WHERE kind = 'reply'")
+        .await;
+    assert_eq!(counted.unwrap(), "1", "refused connections cost nothing");
+    fleet.check_invariants().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_costs_each_time_is_given_up_after_max_attempts() {
+    let fleet = Fleet::new().await;
+    fleet.simulator.script("empty");
+    let conversation = fleet.conversation().await;
+    let (generation, _) = fleet.commit(fleet.user, conversation, "hello").await;
+    fleet
+        .env
+        .execute("UPDATE chat.generations SET max_attempts = 2")
+        .await;
+    let _worker = fleet.worker("w1");
+    let done = fleet.ended(generation.id).await;
+    assert_eq!(
+        done.error.map(|error| error.code),
+        Some(FailureCode::UpstreamExhausted)
+    );
+    assert_eq!(done.attempts, 2);
+    // Each of the two models was asked twice each time.
+    assert_eq!(fleet.simulator.calls().len(), 8);
+    let wasted = fleet
+        .env
+        .value("SELECT count(*) FROM chat.attempts WHERE wasted AND outcome = 'empty_answer'")
+        .await;
+    assert_eq!(wasted.unwrap(), "8", "the prompts may be billed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_what_comes_after_the_deadline() {
+    let fleet = Fleet::new().await;
+    fleet.simulator.script("429,reset=120");
+    let conversation = fleet.conversation().await;
+    let (generation, _) = fleet.commit(fleet.user, conversation, "hello").await;
+    fleet
+        .env
+        .execute("UPDATE chat.generations SET deadline_at = now() + interval '60 seconds'")
+        .await;
+    let _worker = fleet.worker("w1");
+    let done = fleet.ended(generation.id).await;
+    assert_eq!(
+        done.error.map(|error| error.code),
+        Some(FailureCode::UpstreamExhausted),
+        "told at once, and not when the deadline has passed"
+    );
+    assert_eq!(fleet.simulator.calls().len(), 1);
+}
