@@ -285,7 +285,8 @@ async fn play(world: &World, acts: &[Act]) -> TestCaseResult {
     // Nothing of an earlier case is left for the sweeps, also of one that failed.
     world
         .execute(
-            "UPDATE chat.generations SET status = 'cancelled', claim_token = NULL, lease_until = NULL
+            "UPDATE chat.generations SET status = 'cancelled', claim_token = NULL, lease_until = NULL,
+                 finished_at = now()
              WHERE status IN ('queued', 'in_progress')",
         )
         .await;
