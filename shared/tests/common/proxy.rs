@@ -208,7 +208,7 @@ async fn through(
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.split(), server.split());
     let there = async {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         loop {
             let count = from_client.read(&mut buffer).await?;
             if count == 0 {
