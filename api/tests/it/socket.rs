@@ -39,7 +39,7 @@ async fn an_end_that_nobody_told_of_is_found() {
     let user = app.user();
     let id = conversation(&user).await;
     let mut socket = Socket::open(&user).await;
-    let generation = user.ask(&id, "Hi there").await.text("/generation/id");
+    let generation = user.say(&id, "Hi there").await.text("/generation/id");
     socket.through("generation.queued").await;
     app.env
         .session()
