@@ -17,8 +17,9 @@ use crate::upstream::ErrorClass;
 const TRIPS_AT: u32 = 5;
 
 /// The longest a breaker stays open, unless it is told to rest longer the first time; each probe that
-/// fails doubles the time until then.
-const LONGEST_REST: Duration = Duration::from_secs(30);
+/// fails doubles the time until then. A probe costs one call of the whole fleet, and a model that works
+/// again for a moment only is worth the moment.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// How long a probe may take before another one is made.
 pub(super) const PROBE: Duration = Duration::from_mins(1);

@@ -46,7 +46,7 @@ impl PacingConfig {
                 "BREAKER_REST",
                 "2",
                 "a model that failed five times in a row is left alone for so long, then tried by one call; \
-                 twice that after each failure, up to 30, seconds",
+                 twice that after each failure, up to 5, seconds",
             ),
             refresh: vars.seconds(
                 "ACCOUNT_REFRESH",
