@@ -104,7 +104,13 @@ impl LiveFeed {
                 }
                 continue;
             }
-            match timeout_at(self.look_at, self.subscription.next()).await {
+            let next = self.subscription.next();
+            let next = if self.seen.expects_more() {
+                timeout_at(self.look_at, next).await
+            } else {
+                Ok(next.await)
+            };
+            match next {
                 Ok(Feed::Event(event)) if self.is_elsewhere(&event) => {}
                 Ok(Feed::Event(event)) if self.seen.has_missed(&event) => {
                     self.work.push_back(Work::Missed(event))

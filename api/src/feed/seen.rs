@@ -15,6 +15,8 @@ const REMEMBERED: usize = 256;
 pub(super) struct Seen {
     last: HashMap<Uuid, Last>,
     order: VecDeque<Uuid>,
+    /// How many of them have not ended.
+    going_on: usize,
 }
 
 #[derive(Debug)]
@@ -23,6 +25,13 @@ struct Last {
     event: Option<EventId>,
     /// Since the last call of [`Seen::silent`].
     is_new: bool,
+}
+
+impl Last {
+    fn goes_on(&self) -> bool {
+        self.event
+            .is_none_or(|event| event.seq != EventId::TERMINAL_SEQ)
+    }
 }
 
 impl Seen {
@@ -59,14 +68,17 @@ impl Seen {
             let Some(last) = self.last.get_mut(id) else {
                 continue;
             };
-            let has_ended = last
-                .event
-                .is_some_and(|event| event.seq == EventId::TERMINAL_SEQ);
-            if !std::mem::take(&mut last.is_new) && !has_ended {
+            if !std::mem::take(&mut last.is_new) && last.goes_on() {
                 silent.push_back(*id);
             }
         }
         silent
+    }
+
+    /// Whether more is to come of what the client follows. Of ten thousand feeds most are idle, and
+    /// none of those need wake up to look.
+    pub(super) fn expects_more(&self) -> bool {
+        self.going_on > 0
     }
 
     fn remember(&mut self, id: Uuid, event: Option<EventId>) {
@@ -74,14 +86,17 @@ impl Seen {
             event,
             is_new: true,
         };
-        if self.last.insert(id, last).is_none() {
+        self.going_on += usize::from(last.goes_on());
+        let mut forgotten = self.last.insert(id, last);
+        if forgotten.is_none() {
             self.order.push_back(id);
             if self.order.len() > REMEMBERED
                 && let Some(oldest) = self.order.pop_front()
             {
-                self.last.remove(&oldest);
+                forgotten = self.last.remove(&oldest);
             }
         }
+        self.going_on -= usize::from(forgotten.is_some_and(|last| last.goes_on()));
     }
 
     /// Whether events of the same attempt are missing before this one. Of the terminal event
@@ -171,6 +186,27 @@ mod tests {
         assert_eq!(seen.silent(), [id]);
         assert!(seen.admit(&event(1, EventId::TERMINAL_SEQ, EventType::Completed)));
         assert!(seen.silent().is_empty() && seen.silent().is_empty());
+    }
+
+    #[test]
+    fn more_is_expected_until_everything_has_ended() {
+        let mut seen = Seen::default();
+        assert!(!seen.expects_more());
+        assert!(seen.admit(&event(1, 1, EventType::InProgress)));
+        seen.forget(Uuid::from_u128(8), None);
+        assert!(seen.admit(&event(1, EventId::TERMINAL_SEQ, EventType::Completed)));
+        assert!(seen.expects_more(), "of the one that was asked for");
+        let other = PushedEvent {
+            generation_id: Some(Uuid::from_u128(8)),
+            ..event(1, EventId::TERMINAL_SEQ, EventType::Completed)
+        };
+        assert!(seen.admit(&other));
+        assert!(!seen.expects_more());
+        // What is forgotten is expected no more.
+        for number in 100..2_000_u128 {
+            seen.forget(Uuid::from_u128(number), None);
+        }
+        assert_eq!(seen.going_on, REMEMBERED);
     }
 
     #[test]
