@@ -2,28 +2,34 @@
 
 -- As before, and it takes those out of the way that ended while they were parked: an older version leaves
 -- them so, where this one clears `parked` with the end.
+--
+-- Row by row, by the key: joined, the API's role would walk all generations of the person instead, which its
+-- policy offers, and few are woken at a time.
 CREATE OR REPLACE FUNCTION chat.wake(people uuid[], conversations uuid[], places bigint)
 RETURNS TABLE (generation_id uuid, person uuid, queue text)
 LANGUAGE plpgsql VOLATILE
 AS $$
+DECLARE
+    head record;
+    waiting record;
 BEGIN
-    WITH head AS MATERIALIZED (
-        SELECT DISTINCT o.id FROM unnest(conversations) AS c (id)
+    FOR head IN
+        SELECT o.id FROM unnest(conversations) AS c (id)
         CROSS JOIN LATERAL (
             SELECT g.id, g.parked FROM chat.generations g
             WHERE g.conversation_id = c.id AND g.status IN ('queued', 'in_progress') AND g.kind <> 'title'
             ORDER BY g.id LIMIT 1
         ) o
         WHERE o.parked = 'turn'
-    ), free AS MATERIALIZED (
-        SELECT g.id FROM head h JOIN chat.generations g ON g.id = h.id
-        WHERE g.parked = 'turn'
-        FOR NO KEY UPDATE OF g SKIP LOCKED
-    )
-    UPDATE chat.generations g SET parked = 'place' FROM free f WHERE g.id = f.id;
+    LOOP
+        PERFORM FROM chat.generations g WHERE g.id = head.id AND g.parked || '' = 'turn'
+        FOR NO KEY UPDATE SKIP LOCKED;
+        IF FOUND THEN
+            UPDATE chat.generations g SET parked = 'place' WHERE g.id = head.id;
+        END IF;
+    END LOOP;
 
-    RETURN QUERY
-    WITH chosen AS MATERIALIZED (
+    FOR waiting IN
         SELECT w.* FROM (SELECT DISTINCT p.id FROM unnest(people) AS p (id)) p
         CROSS JOIN LATERAL (
             SELECT g.id FROM chat.generations g
@@ -42,13 +48,15 @@ BEGIN
             ORDER BY g.id LIMIT wake.places - taken.many
             FOR NO KEY UPDATE SKIP LOCKED
         ) w
-    ), freed AS (
+    LOOP
         UPDATE chat.generations g
-        SET parked = NULL, run_at = CASE WHEN c.status = 'queued' THEN now() ELSE g.run_at END
-        FROM chosen c WHERE g.id = c.id
-        RETURNING g.id, g.user_id, g.priority, c.status
-    )
-    SELECT f.id, f.user_id, f.priority FROM freed f WHERE f.status = 'queued';
+        SET parked = NULL, run_at = CASE WHEN g.status = 'queued' THEN now() ELSE g.run_at END
+        WHERE g.id = waiting.id
+        RETURNING g.id, g.user_id, g.priority INTO generation_id, person, queue;
+        IF FOUND AND waiting.status = 'queued' THEN
+            RETURN NEXT;
+        END IF;
+    END LOOP;
 END $$;
 
 CREATE OR REPLACE FUNCTION chat.ahead(generation uuid, person uuid, conversation uuid, waits_for text)

@@ -96,6 +96,8 @@ impl TestWorker {
             ("OPENROUTER_API_KEY", "test-key".to_owned()),
             ("WORKER_NAME", "worker".to_owned()),
             ("WORKER_CONCURRENCY", "16".to_owned()),
+            // The simulator sets no limit.
+            ("FREE_MODEL_RATE_LIMIT_PER_MINUTE", "0".to_owned()),
             ("DB_POOL_MIN", "0".to_owned()),
             ("DB_POOL_MAX", "8".to_owned()),
             ("LEASE_SECONDS", "3".to_owned()),

@@ -34,7 +34,7 @@ pub async fn cancel(tx: &mut UserTx, id: Uuid, partial: Option<&str>) -> StoreRe
          UPDATE chat.generations g
          SET status = 'cancelled', claim_token = NULL, lease_until = NULL, finished_at = now(),
              parked = NULL, partial_content = $3
-         FROM target t WHERE g.id = t.id AND t.status IN ('queued', 'in_progress')
+         FROM target t WHERE g.id = $1 AND t.id = g.id AND t.status IN ('queued', 'in_progress')
          RETURNING"
             + "",
         id,

@@ -190,7 +190,7 @@ macro_rules! finish_query {
                FROM done d JOIN conversation c ON c.generation_id = d.id
                WHERE c.untitled AND NOT EXISTS (
                    SELECT FROM chat.generations t WHERE t.conversation_id = d.conversation_id AND t.kind = 'title'
-                     AND t.status IN ('queued', 'in_progress'))
+                     AND t.status IN ('queued', 'in_progress') OFFSET 0)
                RETURNING id
            ), woken AS MATERIALIZED (
                -- All of `done` is gathered first, so that the function sees it done.

@@ -121,7 +121,8 @@ pub async fn ready_unpushed(
                      AND NOT EXISTS (
                           SELECT FROM chat.generations o
                           WHERE o.conversation_id = r.conversation_id AND o.id < r.id
-                            AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (r.kind = 'title'))
+                            AND o.status IN ('queued', 'in_progress') AND (o.kind = 'title') = (r.kind = 'title')
+                          OFFSET 0)
                    ORDER BY r.run_at, r.id LIMIT $2 FOR UPDATE SKIP LOCKED
                ) r
            )
