@@ -9,9 +9,6 @@ use shared::lifecycle::Lifecycle;
 use worker::admin::{Admin, AdminConfig};
 use worker::config::WorkerConfig;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Claims generations, asks the upstream and stores the replies. Configured by environment
 /// variables only.
 #[derive(Debug, Parser)]
