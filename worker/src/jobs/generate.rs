@@ -63,14 +63,13 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
         }
         Ok(Ok(Outcome::Again {
             after,
-            charged,
             reason,
             detail,
         })) => {
-            if !charged || may_be_tried_again(claim) {
+            if may_be_tried_again(claim) {
                 retrying(&mut log, claim, reason, after).await;
             }
-            again(context, claim, after, charged, &detail).await;
+            again(context, claim, after, &detail).await;
         }
         Ok(Ok(Outcome::Failed { code, detail, .. })) => {
             give_up(context, claim, code, &detail).await

@@ -56,12 +56,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
         Ok(Ok(Outcome::Paced { after, .. })) => {
             put_back(context, claim, after, true, "the account's limit").await
         }
-        Ok(Ok(Outcome::Again {
-            after,
-            charged,
-            detail,
-            ..
-        })) => again(context, claim, after, charged, &detail).await,
+        Ok(Ok(Outcome::Again { after, detail, .. })) => again(context, claim, after, &detail).await,
         Ok(Ok(Outcome::Failed { code, detail, .. })) => {
             give_up(context, claim, code, &detail).await
         }

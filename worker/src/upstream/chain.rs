@@ -161,7 +161,6 @@ impl<'a> Run<'a> {
         match self.client.retries.reserve(now, after, self.time_left()) {
             Some(after) => Outcome::Again {
                 after,
-                charged: self.charged,
                 reason,
                 detail,
             },
@@ -196,7 +195,6 @@ impl<'a> Run<'a> {
         if self.charged {
             return Outcome::Again {
                 after: wait,
-                charged: true,
                 reason,
                 detail,
             };

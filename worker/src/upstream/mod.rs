@@ -147,8 +147,6 @@ pub enum Outcome {
         /// When to begin with the chain again; with a random part, and never so soon that many
         /// generations together would be more than the upstream is used to.
         after: Duration,
-        /// A call of this try may have cost something, so tries must be counted.
-        charged: bool,
         /// What the last error was.
         reason: ErrorClass,
         /// For the log; no content, no keys.

@@ -46,8 +46,7 @@ pub struct Policy {
     pub same: SameModel,
     /// Which model after that.
     pub next: NextModel,
-    /// It passes: where nothing of that helped, all of it is tried again later, until the generation's
-    /// deadline.
+    /// It passes: where nothing of that helped, all of it is tried again a little later.
     pub passes: bool,
     /// What the person is told when nothing of that helped.
     pub give_up: FailureCode,
