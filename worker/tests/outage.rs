@@ -12,6 +12,7 @@ mod common;
 use common::{Fleet, is_completed};
 use shared::domain::{EventType, FailureCode, GenerationStatus};
 use shared::push;
+use shared::store::generations;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silence_of_the_upstream_costs_nobody_the_reply() {
@@ -101,5 +102,58 @@ async fn an_outage_that_lasts_is_told_after_three_tries() {
     assert_eq!(error.code, FailureCode::UpstreamExhausted);
     assert!(error.retryable);
     assert_eq!(done.attempts, 3);
+    fleet.check_invariants().await;
+}
+
+/// Who makes the one call that tries a model again may stop it; nobody else waits for that call then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_that_is_stopped_keeps_nobody_waiting() {
+    let fleet = Fleet::new().await;
+    // One model only, so that no other one answers instead.
+    fleet
+        .env
+        .execute(
+            "CREATE FUNCTION chat.one_model() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN NEW.model_chain := jsonb_build_array(NEW.model_chain -> 0); RETURN NEW; END $$;
+             CREATE TRIGGER one_model BEFORE INSERT ON chat.generations FOR EACH ROW
+             EXECUTE FUNCTION chat.one_model()",
+        )
+        .await;
+    fleet.simulator.script("500,times=6");
+    let _worker = fleet.worker("w1");
+    let refused = fleet.send(fleet.conversation().await, "refused").await;
+    let refused = fleet.ended(refused.id).await;
+    assert_eq!(refused.status, GenerationStatus::Failed, "{refused:?}");
+
+    let trying = fleet
+        .send(fleet.conversation().await, "[[sim:hang]] is it back?")
+        .await;
+    fleet
+        .until(async || {
+            fleet
+                .simulator
+                .calls_containing("is it back?")
+                .pop()
+                .map(drop)
+        })
+        .await;
+    let mut tx = fleet.api.user(fleet.user).await.unwrap();
+    generations::cancel(&mut tx, trying.id, None).await.unwrap();
+    tx.commit().await.unwrap();
+    fleet
+        .until(async || {
+            push::broadcast_cancel(&fleet.redis, trying.id)
+                .await
+                .unwrap();
+            let calls = fleet.simulator.calls_containing("is it back?");
+            calls
+                .iter()
+                .all(|call| call.ended_us.is_some())
+                .then_some(())
+        })
+        .await;
+    let last = fleet.send(fleet.conversation().await, "And now?").await;
+    let done = fleet.ended(last.id).await;
+    assert!(is_completed(&done), "{done:?}");
     fleet.check_invariants().await;
 }

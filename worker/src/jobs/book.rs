@@ -118,6 +118,7 @@ impl<'a> Book<'a> {
     pub(super) async fn book_dropped(&mut self, reason: &'static str) {
         let Some(call) = self.call.take() else { return };
         self.context.calls.ended(call.id);
+        self.context.pacing.release(&call.model.name).await;
         let row = CallEnded {
             started: started(self.claim, self.operation, call),
             model_served: None,
@@ -179,6 +180,11 @@ impl Progress for Book<'_> {
     }
 
     async fn text(&mut self, piece: &str) {
+        if self.text.is_empty()
+            && let Some(call) = &self.call
+        {
+            self.context.pacing.answers(&call.model.name).await;
+        }
         self.text.push_str(piece);
         self.note(Note::Text(piece.to_owned()));
     }

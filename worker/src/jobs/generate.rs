@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::book::Book;
 use super::{
-    again, attempt, count, events, finish, give_up, may_be_tried_again, paced, persist, put_back,
+    attempt, count, events, finish, give_up, is_last_round, paced, persist, put_back,
     unless_aborted,
 };
 use crate::context::Context;
@@ -57,19 +57,21 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
             retrying(&mut log, claim, reason, after).await;
             put_back(context, claim, after, true, &detail).await;
         }
-        Ok(Ok(Outcome::Paced { after, ahead })) => {
+        Ok(Ok(Outcome::Paced {
+            after,
+            ahead,
+            charged,
+        })) => {
             queued(context, &mut log, claim, after, ahead).await;
-            put_back(context, claim, after, true, "the account's limit").await;
+            put_back(context, claim, after, !charged, "the account's limit").await;
         }
         Ok(Ok(Outcome::Again {
             after,
             reason,
             detail,
         })) => {
-            if may_be_tried_again(claim) {
-                retrying(&mut log, claim, reason, after).await;
-            }
-            again(context, claim, after, &detail).await;
+            retrying(&mut log, claim, reason, after).await;
+            put_back(context, claim, after, false, &detail).await;
         }
         Ok(Ok(Outcome::Failed { code, detail, .. })) => {
             give_up(context, claim, code, &detail).await
@@ -149,6 +151,7 @@ fn call(context: &Context, claim: &Claim, history: History) -> Call {
         request_id: claim.request_id.clone(),
         traceparent: claim.traceparent.clone(),
         round: attempt(claim),
+        is_last_round: is_last_round(claim),
         time_left: claim.time_left,
     }
 }

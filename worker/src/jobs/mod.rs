@@ -89,16 +89,8 @@ fn paced<'a>(context: &'a Context, claim: &Claim) -> Paced<'a> {
 /// upstream is over by then, and whoever waits for longer is better served by an error that says so.
 const ROUNDS: i32 = 3;
 
-/// Puts back a claim whose models all failed, unless that was the last try.
-async fn again(context: &Context, claim: &Claim, delay: Duration, reason: &str) {
-    if !may_be_tried_again(claim) {
-        return give_up(context, claim, FailureCode::UpstreamExhausted, reason).await;
-    }
-    put_back(context, claim, delay, false, reason).await;
-}
-
-fn may_be_tried_again(claim: &Claim) -> bool {
-    claim.counted_attempts < claim.max_attempts.min(ROUNDS)
+fn is_last_round(claim: &Claim) -> bool {
+    claim.counted_attempts >= claim.max_attempts.min(ROUNDS)
 }
 
 /// Ends the generation without a reply and tells everybody.

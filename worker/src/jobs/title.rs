@@ -8,7 +8,9 @@ use shared::store::{StoreResult, messages};
 use tokio::sync::mpsc;
 
 use super::book::Book;
-use super::{again, attempt, count, finish, give_up, paced, persist, put_back, unless_aborted};
+use super::{
+    attempt, count, finish, give_up, is_last_round, paced, persist, put_back, unless_aborted,
+};
 use crate::context::Context;
 use crate::prompt::{self, Turn};
 use crate::queue::{AbortReason, RunningJob};
@@ -53,10 +55,12 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
         Ok(Ok(Outcome::PutBack { after, detail, .. })) => {
             put_back(context, claim, after, true, &detail).await
         }
-        Ok(Ok(Outcome::Paced { after, .. })) => {
-            put_back(context, claim, after, true, "the account's limit").await
+        Ok(Ok(Outcome::Paced { after, charged, .. })) => {
+            put_back(context, claim, after, !charged, "the account's limit").await
         }
-        Ok(Ok(Outcome::Again { after, detail, .. })) => again(context, claim, after, &detail).await,
+        Ok(Ok(Outcome::Again { after, detail, .. })) => {
+            put_back(context, claim, after, false, &detail).await
+        }
         Ok(Ok(Outcome::Failed { code, detail, .. })) => {
             give_up(context, claim, code, &detail).await
         }
@@ -98,6 +102,7 @@ async fn call(context: &Context, claim: &Claim) -> StoreResult<Option<Call>> {
         request_id: claim.request_id.clone(),
         traceparent: claim.traceparent.clone(),
         round: attempt(claim),
+        is_last_round: is_last_round(claim),
         time_left: claim.time_left,
     }))
 }

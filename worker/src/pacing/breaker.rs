@@ -22,7 +22,11 @@ const TRIPS_AT: u32 = 5;
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// How long a probe may take before another one is made.
-pub(super) const PROBE: Duration = Duration::from_mins(1);
+/// Longer than a first token may take; one that was dropped is given up at once.
+pub(super) const PROBE: Duration = Duration::from_secs(30);
+
+/// While somebody probes, others come back after so long: the first token tells.
+pub(super) const PROBED: Duration = Duration::from_secs(3);
 
 /// What is remembered at most.
 const MOST: usize = 10_000;
@@ -140,7 +144,11 @@ impl Breakers {
         // The one that rests longest decides; those that are over are probed together.
         match open.max_by_key(|(_, open)| open.closed_to_all()) {
             None => Say::Go,
-            Some((_, open)) if open.closed_to_all() > now => Say::Rest(open.closed_to_all() - now),
+            Some((_, open)) if open.closed_to_all() > now => {
+                let rest = open.closed_to_all() - now;
+                let is_probed = open.until <= now;
+                Say::Rest(if is_probed { rest.min(PROBED) } else { rest })
+            }
             Some((key, _)) => Say::Probe(key.clone()),
         }
     }
@@ -169,6 +177,20 @@ impl Breakers {
             }
         }
         released
+    }
+
+    /// A call has begun to answer, which ends a probe: it would keep all others waiting for as long as
+    /// a reply takes. Returns the breakers that are closed by it.
+    pub(super) fn answers(&self, model: &str) -> Vec<Key> {
+        let mut closed = Vec::new();
+        self.lock().retain(|key, breaker| {
+            let stays = key.0 != model || breaker.open.is_none();
+            if !stays {
+                closed.push(key.clone());
+            }
+            stays
+        });
+        closed
     }
 
     /// A call gave an answer. Returns the breakers that are closed by it.

@@ -61,7 +61,11 @@ fn half_open_it_lets_one_call_through_which_decides() {
     let over = now + REST;
     assert_eq!(breakers.ask(MODEL, over), Say::Probe(key(ServerError)));
     breakers.probing(&key(ServerError), true, over + PROBE);
-    assert_eq!(breakers.ask(MODEL, over), Say::Rest(PROBE), "one is enough");
+    assert_eq!(
+        breakers.ask(MODEL, over),
+        Say::Rest(PROBED),
+        "one is enough"
+    );
     assert_eq!(breakers.worked(MODEL), [key(ServerError)]);
     assert_eq!(breakers.ask(MODEL, over), Say::Go);
     assert!(breakers.states(over).is_empty());
@@ -125,4 +129,24 @@ fn the_fleet_opens_and_closes_it() {
     assert_eq!(opened, [(key(Timeout), REST * 2)]);
     breakers.heard(&Known::new(), over);
     assert_eq!(breakers.ask(MODEL, over), Say::Go);
+}
+
+#[test]
+fn the_first_text_ends_a_probe_and_forgives_no_failure_of_what_is_closed() {
+    let now = Instant::now();
+    let breakers = tripped(now);
+    let later = now + REST;
+    assert_eq!(breakers.ask(MODEL, later), Say::Probe(key(ServerError)));
+    breakers.probing(&key(ServerError), true, later + PROBE);
+    assert_eq!(breakers.ask(MODEL, later), Say::Rest(PROBED));
+    assert_eq!(breakers.answers(MODEL), [key(ServerError)]);
+    assert_eq!(breakers.ask(MODEL, later), Say::Go);
+
+    // What fails in the midst of each answer trips as well.
+    let breakers = Breakers::new(REST);
+    for _ in 1..TRIPS_AT {
+        assert!(breakers.failed(MODEL, ServerError, now).is_empty());
+        assert!(breakers.answers(MODEL).is_empty());
+    }
+    assert!(!breakers.failed(MODEL, ServerError, now).is_empty());
 }

@@ -24,7 +24,7 @@ use crate::upstream::{Admission, ErrorClass, Model, Referee};
 
 pub use account::watch_account;
 pub use breaker::State;
-use breaker::{Breakers, Key, PROBE, Say};
+use breaker::{Breakers, Key, PROBE, PROBED, Say};
 pub use bucket::{Bucket, Request, Verdict};
 pub use config::PacingConfig;
 pub use limit::Limit;
@@ -33,9 +33,6 @@ use share::Share;
 
 /// Background work stands in line as if it had come so much later.
 const BACKGROUND_YIELDS: Duration = Duration::from_mins(1);
-
-/// When this worker asks again about a model that another one probes.
-const PROBED_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// What comes back when a bucket opens that has no limit comes back within this time and not at once.
 const SPREAD: Duration = Duration::from_secs(5);
@@ -175,21 +172,29 @@ impl Pacing {
         };
         // Without Redis each worker probes for itself.
         let mine = notes::probe(&self.redis, &key).await.unwrap_or(true);
-        let time = if mine { PROBE } else { PROBED_ELSEWHERE };
+        let time = if mine { PROBE } else { PROBED };
         self.breakers.probing(&key, mine, now + time);
         if mine { Ok(Some(key)) } else { Err(time) }
     }
 
     /// The probes of a model were not made, or said nothing.
-    async fn release(&self, model: &str) {
+    pub(crate) async fn release(&self, model: &str) {
         let keys = self.breakers.released(model);
         if !keys.is_empty() {
             self.noted(notes::release(&self.redis, &keys).await);
         }
     }
 
+    /// The first text of a call has come.
+    pub(crate) async fn answers(&self, model: &str) {
+        self.closed(model, self.breakers.answers(model)).await;
+    }
+
     async fn worked(&self, model: &str) {
-        let keys = self.breakers.worked(model);
+        self.closed(model, self.breakers.worked(model)).await;
+    }
+
+    async fn closed(&self, model: &str, keys: Vec<Key>) {
         if !keys.is_empty() {
             tracing::info!(upstream.model = model, "the model works again");
             self.noted(notes::close(&self.redis, &keys).await);

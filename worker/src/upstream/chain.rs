@@ -89,6 +89,9 @@ pub async fn run<P: Progress>(
     }
 }
 
+/// Who would come back so much later than meant, because so many others do, is told now.
+const LATEST: Duration = Duration::from_secs(30);
+
 /// A text has no more tokens than bytes.
 fn bytes(text: &str) -> u32 {
     u32::try_from(text.len()).unwrap_or(u32::MAX)
@@ -156,9 +159,13 @@ impl<'a> Run<'a> {
 
     /// All of it once more after `at_least`, where there is time for that.
     fn again(&self, at_least: Duration, reason: ErrorClass, detail: String) -> Outcome {
+        if self.call.is_last_round {
+            return exhausted(reason, detail);
+        }
         let after = at_least + later(self.call.round);
         let now = tokio::time::Instant::now();
-        match self.client.retries.reserve(now, after, self.time_left()) {
+        let patience = self.time_left().min(after + LATEST);
+        match self.client.retries.reserve(now, after, patience) {
             Some(after) => Outcome::Again {
                 after,
                 reason,
@@ -192,18 +199,15 @@ impl<'a> Run<'a> {
         if wait >= self.time_left() {
             return exhausted(reason, detail);
         }
-        if self.charged {
-            return Outcome::Again {
-                after: wait,
-                reason,
-                detail,
-            };
+        Outcome::Paced {
+            after: wait,
+            ahead,
+            charged: self.charged,
         }
-        Outcome::Paced { after: wait, ahead }
     }
 }
 
-/// The generation's deadline comes before the upstream does.
+/// It was tried often enough, or what is waited for comes too late.
 fn exhausted(reason: ErrorClass, detail: String) -> Outcome {
     Outcome::Failed {
         code: FailureCode::UpstreamExhausted,

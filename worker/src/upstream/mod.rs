@@ -69,6 +69,8 @@ pub struct Call {
     pub traceparent: Option<String>,
     /// The number of this try of the generation, from 1; later ones come back later.
     pub round: u32,
+    /// Where all models fail this time, nothing is tried again.
+    pub is_last_round: bool,
     /// How long the generation may still take: no wait is longer.
     pub time_left: Duration,
 }
@@ -141,6 +143,8 @@ pub enum Outcome {
         after: Duration,
         /// How many have their turn before.
         ahead: u64,
+        /// A call of this try may have cost something, so the try counts.
+        charged: bool,
     },
     /// Every model failed in a way that passes.
     Again {

@@ -210,6 +210,7 @@ mod tests {
             request_id: None,
             traceparent: None,
             round: 1,
+            is_last_round: false,
             time_left: std::time::Duration::ZERO,
         };
         serde_json::from_slice(&body(&config, &call, &call.messages, "a/b:free")).unwrap()

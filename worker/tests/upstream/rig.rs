@@ -139,6 +139,7 @@ pub(crate) fn call(question: &str) -> Call {
         request_id: Some("request-1".to_owned()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
         round: 1,
+        is_last_round: false,
         time_left: Duration::from_mins(10),
     }
 }
