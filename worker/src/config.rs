@@ -38,6 +38,8 @@ pub struct WorkerConfig {
     pub budgets: BudgetsConfig,
     /// What counts as far above the usual.
     pub anomalies: AnomalyRules,
+    /// The model that summarises what prompts have no room for; none where nobody does.
+    pub summary_model: Option<String>,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
     /// Where notifications go.
@@ -86,6 +88,7 @@ impl WorkerConfig {
             costs: CostsConfig::from_vars(vars),
             budgets: BudgetsConfig::from_vars(vars),
             anomalies: AnomalyRules::from_vars(vars),
+            summary_model: summary_model(vars),
             history_tokens: vars.within(
                 "MAX_CONVERSATION_HISTORY_TOKENS",
                 6000,
@@ -111,6 +114,16 @@ impl WorkerConfig {
         }
         config
     }
+}
+
+fn summary_model(vars: &mut Vars) -> Option<String> {
+    let name: String = vars.get(
+        "SUMMARY_MODEL",
+        "meta-llama/llama-3.2-3b-instruct:free",
+        "cheap model that summarises what long conversations have no room for in their prompts; a paid one does so \
+         for those who may use paid models; none: nobody does, and the oldest turns are left out",
+    );
+    (name != "none").then_some(name)
 }
 
 impl QueueConfig {

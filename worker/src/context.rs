@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
-use crate::jobs::{Calls, Replies};
+use crate::jobs::{Calls, Replies, Summaries};
 use crate::outbound::Wake;
 use crate::pacing::Pacing;
 use crate::progress::Progress;
@@ -49,6 +49,8 @@ pub struct Context {
     pub calls: Calls,
     /// Where finished replies are stored.
     pub replies: Replies,
+    /// Where summaries are wished for.
+    pub summaries: Summaries,
     /// Wakes those who tell the notification service.
     pub wake: Wake,
     /// What the watchdog looks at.

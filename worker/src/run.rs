@@ -18,7 +18,9 @@ use crate::config::WorkerConfig;
 use crate::context::{Context, Pace};
 use crate::drain::{drain, give_all_back};
 use crate::health::{Health, HealthPort};
-use crate::jobs::{Calls, Replies, WaitingReplies, note_calls, store_replies};
+use crate::jobs::{
+    Calls, Replies, Summaries, WaitingReplies, note_calls, store_replies, summarise,
+};
 use crate::outbound::{Outbound, Wake};
 use crate::pacing::{Pacing, watch_account};
 use crate::progress::Part;
@@ -60,7 +62,8 @@ pub async fn run_watched(
     leave: impl FnOnce(u8) + Send + 'static,
 ) -> anyhow::Result<ExitCode> {
     let (replies, waiting) = Replies::new();
-    let context = Arc::new(build(config, clock, replies)?);
+    let (summaries, wishes) = Summaries::new();
+    let context = Arc::new(build(config, clock, replies, summaries)?);
     let outbound = Outbound::new(&context).context("failed to use NOTIFICATION_SERVICE_URL")?;
     tracing::info!(
         worker.id = context.worker_id,
@@ -79,6 +82,8 @@ pub async fn run_watched(
     // Stopped only after the last job, unlike the process's own token.
     let background = Lifecycle::new();
     start_background(&context, &background, waiting);
+    let summarising = summarise(Arc::clone(&context), wishes);
+    background.run("summaries", until(&background, summarising));
     background.run(
         "notifications",
         outbound.run(Arc::clone(&context), background.stopping().clone()),
@@ -211,7 +216,12 @@ fn watch(
         .context("failed to start the watchdog")
 }
 
-fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result<Context> {
+fn build(
+    config: WorkerConfig,
+    clock: Clock,
+    replies: Replies,
+    summaries: Summaries,
+) -> anyhow::Result<Context> {
     let db =
         Db::connect_lazy(&config.db, ServingRole::Worker).context("failed to use DATABASE_URL")?;
     let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
@@ -235,6 +245,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         pace: Pace::default(),
         calls: Calls::default(),
         replies,
+        summaries,
         wake: Wake::default(),
         progress: Arc::default(),
         called: Notify::new(),

@@ -16,8 +16,8 @@ pub use conversation::{ContextType, Conversation, ConversationStatus, DEFAULT_TI
 pub use event::{Event, EventType};
 pub use fleet::{DeadLetter, DeadLetterCount, FleetWorker, Queue, WorkerStatus};
 pub use generation::{
-    FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus, Priority, Timings,
-    Usage,
+    ContextUse, FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus,
+    Priority, Timings, Usage,
 };
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
 pub use notification::{

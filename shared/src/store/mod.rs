@@ -29,6 +29,7 @@ mod names;
 pub mod notifications;
 mod operator;
 pub mod queues;
+pub mod summaries;
 mod tx;
 pub mod usage;
 

@@ -102,7 +102,9 @@ async fn person(world: &World) -> Person {
              INSERT INTO chat.cost_questions (call_id, user_id, upstream_id) VALUES ('{}', '{id}', 'upstream');
              INSERT INTO chat.budget_users (user_id, period, starts_on) VALUES ('{id}', 'day', current_date - (random() * 100000)::integer);
              INSERT INTO chat.budget_reservations (generation_id, user_id, credits, day, month)
-                VALUES ('{generation}', '{id}', 1, current_date, current_date)",
+                VALUES ('{generation}', '{id}', 1, current_date, current_date);
+             INSERT INTO chat.conversation_summaries (conversation_id, version, user_id, up_to, content, token_count, model)
+                VALUES ('{conversation}', 1, '{id}', '{message}', 'notes of the neighbour', 1, 'model')",
             new(),
             new(),
             new(),
@@ -135,7 +137,8 @@ async fn insert_like(superuser: &mut Session, table: &str, person: &Person) -> S
     format!(
         "INSERT INTO chat.{table} SELECT * FROM jsonb_populate_record(NULL::chat.{table},
            '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\",
-                                \"call_id\": \"{id}\", \"generation_id\": \"{id}\", \"starts_on\": \"2020-01-01\"}}')",
+                                \"call_id\": \"{id}\", \"generation_id\": \"{id}\", \"starts_on\": \"2020-01-01\",
+                                \"version\": 2}}')",
         row.replace('\'', "''")
     )
 }

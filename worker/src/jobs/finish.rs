@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use shared::domain::{Generation, GenerationStatus, Usage};
+use shared::domain::{ContextUse, Generation, GenerationStatus, Usage};
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
 use shared::store::StoreResult;
@@ -23,6 +23,7 @@ pub(super) async fn store(
     claim: &Claim,
     book: &Book<'_>,
     answer: &Answer,
+    shown: &ContextUse,
     log: &LogWriter,
 ) {
     let now = context.clock.now();
@@ -39,6 +40,7 @@ pub(super) async fn store(
         content: answer.text.clone(),
         incomplete: answer.incomplete,
         usage: usage.clone(),
+        context: Some(*shown),
         first_token_ms_ago,
         metadata,
         call: book.answered(false),
@@ -72,6 +74,9 @@ pub(super) async fn store(
             );
             let wake: Vec<Next> = next.into_iter().chain(title).collect();
             events::end(log, &event, &wake).await;
+            if is_full(shown) && context.config.summary_model.is_some() {
+                context.summaries.wish(claim);
+            }
         }
         Some(Stored::Before(generation)) => {
             done(context, claim, &answer.model.name, &usage);
@@ -87,6 +92,11 @@ pub(super) async fn store(
         }
         None => {}
     }
+}
+
+/// Whether the next prompts will have to leave something out, or this one did: three quarters are used.
+fn is_full(shown: &ContextUse) -> bool {
+    shown.dropped > 0 || shown.used.saturating_mul(4) >= shown.budget.saturating_mul(3)
 }
 
 /// Stores a reply that was not stored with the others: its rows were locked, the claim was lost, or

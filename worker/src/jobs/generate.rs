@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shared::domain::{EventType, FailureCode};
+use shared::domain::{ContextUse, EventType, FailureCode, SenderType};
 use shared::push::LogWriter;
+use shared::store::StoreError;
 use shared::store::generations::{self, Claim, History, HistoryMessage};
+use shared::store::summaries::{self, Earlier, Summary};
 use tokio::sync::mpsc;
 
 use super::book::Book;
@@ -30,7 +32,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
         )
         .await;
     }
-    let call = call(context, claim, history);
+    let (call, shown) = call(context, claim, history).await;
     let (sender, notes) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "completion", sender);
     let referee = paced(context, claim);
@@ -47,7 +49,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
     );
     match outcome {
         Ok(Ok(Outcome::Completed(answer))) => {
-            finish::store(context, claim, &book, &answer, &log).await
+            finish::store(context, claim, &book, &answer, &shown, &log).await
         }
         Ok(Ok(Outcome::PutBack {
             after,
@@ -132,18 +134,34 @@ fn announce(log: &mut LogWriter, claim: &Claim) {
     );
 }
 
-fn call(context: &Context, claim: &Claim, history: History) -> Call {
+/// What to ask, and how much of the conversation is shown with it.
+async fn call(context: &Context, claim: &Claim, history: History) -> (Call, ContextUse) {
     let models = &context.config.upstream.models;
+    let budget = context.config.history_tokens;
     let background = background(&history.context_data);
-    let turns: Vec<Turn> = history.messages.into_iter().map(turn).collect();
-    Call {
-        messages: prompt::build(&PromptInput {
-            context_type: claim.context_type,
-            background: background.as_deref(),
-            turns: &turns,
-            budget: context.config.history_tokens,
-            concise: claim.chain.first().is_some_and(|model| model.free),
-        }),
+    let earlier = earlier(context, claim, &history).await;
+    let summary = earlier.summary.as_ref();
+    let read = history.messages.len();
+    let turns = turns(history.messages, summary);
+    let input = PromptInput {
+        context_type: claim.context_type,
+        background: background.as_deref(),
+        summary: summary.map(|summary| summary.content.as_str()),
+        turns: &turns,
+        budget,
+        concise: claim.chain.first().is_some_and(|model| model.free),
+    };
+    let (used, shown) = prompt::used(&input);
+    let count = |messages: usize| i64::try_from(messages).unwrap_or(i64::MAX);
+    let shown = ContextUse {
+        used: used.into(),
+        budget: budget.into(),
+        summarised: earlier.summarised + count(read - turns.len()),
+        // What had to make room for the summary was neither shown nor told of by it.
+        dropped: earlier.dropped + count(turns.len() - shown),
+    };
+    let call = Call {
+        messages: prompt::build(&input),
         max_tokens: models.max_tokens,
         temperature: models.temperature,
         user: shared::crypto::user_alias(claim.user_id),
@@ -153,7 +171,47 @@ fn call(context: &Context, claim: &Claim, history: History) -> Call {
         round: attempt(claim),
         is_last_round: is_last_round(claim),
         time_left: claim.time_left,
+    };
+    (call, shown)
+}
+
+/// What stands before the history. Most conversations are shown as a whole, and are not asked about.
+async fn earlier(context: &Context, claim: &Claim, history: &History) -> Earlier {
+    let is_whole = usize::try_from(history.message_count).unwrap_or(0) <= history.messages.len();
+    let (Some(oldest), Some(answering)) = (history.messages.first(), claim.user_message_id) else {
+        return Earlier::default();
+    };
+    if is_whole {
+        return Earlier::default();
     }
+    let found = async {
+        let mut tx = context.db.user(claim.user_id).await?;
+        summaries::earlier(&mut tx, claim.conversation_id, oldest.id, answering).await
+    };
+    found.await.unwrap_or_else(|error: StoreError| {
+        tracing::warn!(
+            generation.id = %claim.id,
+            error = &error as &dyn std::error::Error,
+            "answered without what was said earlier"
+        );
+        Earlier::default()
+    })
+}
+
+/// The turns that no summary tells of. A reply belongs to the message before it.
+fn turns(messages: Vec<HistoryMessage>, summary: Option<&Summary>) -> Vec<Turn> {
+    let messages = messages.into_iter();
+    let Some(summary) = summary else {
+        return messages.map(turn).collect();
+    };
+    let mut is_told = true;
+    let newer = messages.skip_while(|message| {
+        if message.sender_type == SenderType::User {
+            is_told = message.id <= summary.up_to;
+        }
+        is_told
+    });
+    newer.map(turn).collect()
 }
 
 /// What the client stored for the prompt, if it stored anything.

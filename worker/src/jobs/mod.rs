@@ -10,11 +10,13 @@ mod finish;
 mod generate;
 mod persist;
 mod replies;
+mod summary;
 mod title;
 
 pub(crate) use book::micro_credits;
 pub use calls::{Calls, note_calls};
 pub use replies::{Replies, WaitingReplies, store_replies};
+pub use summary::{Summaries, WishedSummaries, summarise};
 
 use std::time::Duration;
 

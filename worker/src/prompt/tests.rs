@@ -20,6 +20,7 @@ fn input(turns: &[Turn], budget: u32) -> PromptInput<'_> {
     PromptInput {
         context_type: ContextType::General,
         background: None,
+        summary: None,
         turns,
         budget,
         concise: false,
@@ -113,7 +114,7 @@ proptest! {
         concise: bool,
         background in prop::option::of(".{0,60}"),
     ) {
-        let input = PromptInput { context_type, background: background.as_deref(), turns: &turns, budget, concise };
+        let input = PromptInput { context_type, background: background.as_deref(), summary: None, turns: &turns, budget, concise };
         let messages = build(&input);
         let shown = shown(&messages);
         let newest = turns.len() - 1;

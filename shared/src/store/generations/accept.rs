@@ -453,5 +453,6 @@ pub(super) fn queued_generation(
         assistant_message_id: None,
         assistant_message: None,
         usage: None,
+        context: None,
     }
 }

@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 use super::{StoreResult, UserTx};
 use crate::domain::{
-    FailureCode, Generation, GenerationKind, GenerationStatus, Timings, Usage, WaitsFor,
+    ContextUse, FailureCode, Generation, GenerationKind, GenerationStatus, Timings, Usage, WaitsFor,
 };
 
 /// A row with what the public shape leaves out.
@@ -79,6 +79,7 @@ struct Row {
     user_message_id: Option<Uuid>,
     assistant_message_id: Option<Uuid>,
     usage: Option<Json<Usage>>,
+    context: Option<Json<ContextUse>>,
 }
 
 impl From<Row> for GenerationRow {
@@ -110,6 +111,7 @@ impl From<Row> for GenerationRow {
                 assistant_message_id: row.assistant_message_id,
                 assistant_message: None,
                 usage: row.usage.map(|usage| usage.0),
+                context: row.context.map(|context| context.0),
             },
         }
     }
@@ -123,7 +125,8 @@ macro_rules! generation_query {
                       g.status AS "status: GenerationStatus", g.priority AS "priority: crate::domain::Priority",
                       g.parked AS "parked: WaitsFor", g.model, g.is_free_model, g.stream, g.attempt, g.error_code AS "error_code: FailureCode",
                       g.partial_content, g.queued_at, g.started_at, g.first_token_at, g.finished_at,
-                      g.user_message_id, g.assistant_message_id, g.usage AS "usage: Json<Usage>" "# + $tail
+                      g.user_message_id, g.assistant_message_id, g.usage AS "usage: Json<Usage>",
+                      g.usage -> 'context' AS "context: Json<crate::domain::ContextUse>" "# + $tail
             $(, $arg)*
         )
     };
