@@ -6,9 +6,11 @@
 pub mod app;
 pub mod auth;
 pub mod backlog;
+mod budgets;
 mod cancelled;
 pub mod config;
 mod console;
+mod csv;
 mod docs;
 pub mod error;
 pub mod extract;

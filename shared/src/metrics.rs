@@ -48,6 +48,15 @@ metrics! {
     counter TOKEN_USAGE = "token_usage_total";
     /// Credits spent, in millionths, by model, operation and wasted.
     counter UPSTREAM_COST = "upstream_cost_micro_credits_total";
+    /// Questions to the upstream about costs that were unknown, by outcome (settled, not_yet, failed, given_up).
+    counter COST_QUESTIONS = "cost_questions_total";
+    /// Budgets of which four fifths were used, once a period, by scope (user, total) and period (day, month).
+    counter BUDGET_WARNINGS = "budget_warnings_total";
+    /// Requests that met a budget that is used up, by scope, period and outcome (refused, free_model).
+    counter BUDGET_EXHAUSTED = "budget_exhausted_total";
+    /// People and models that took far more than before, once a day each, by about (user, model) and unit
+    /// (credits, tokens).
+    counter USAGE_ANOMALIES = "usage_anomalies_total";
     /// Queued generations that are not parked, by priority.
     gauge QUEUE_DEPTH = "generation_queue_depth";
     /// Queued generations that wait for their turn or for a place of their person, by priority.

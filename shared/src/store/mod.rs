@@ -8,10 +8,13 @@
 //! This is the only module that names sqlx. Functions are free and take the transaction first;
 //! lookups return `Option`; writes say what they did.
 
+pub mod anomalies;
 pub mod audit;
+pub mod budgets;
 mod config;
 mod conn;
 pub mod conversations;
+pub mod costs;
 pub mod dead_letters;
 mod error;
 pub mod feedback;
@@ -27,6 +30,7 @@ pub mod notifications;
 mod operator;
 pub mod queues;
 mod tx;
+pub mod usage;
 
 pub use config::{DbConfig, Pooler};
 pub use error::{StoreError, StoreResult};

@@ -34,7 +34,7 @@ pub(super) async fn store(
         id: claim.id,
         token: claim.token,
         reply_id,
-        usage_id: id::new(now),
+        usage_id: book.answered_id().unwrap_or_else(|| id::new(now)),
         title_generation_id: id::new_after(now, Some(reply_id)),
         content: answer.text.clone(),
         incomplete: answer.incomplete,
@@ -53,7 +53,7 @@ pub(super) async fn store(
             next,
             title,
         })) => {
-            done(context, claim, &usage);
+            done(context, claim, &answer.model.name, &usage);
             let status = if answer.incomplete {
                 GenerationStatus::Incomplete
             } else {
@@ -74,7 +74,7 @@ pub(super) async fn store(
             events::end(log, &event, &wake).await;
         }
         Some(Stored::Before(generation)) => {
-            done(context, claim, &usage);
+            done(context, claim, &answer.model.name, &usage);
             // What may run next is found by the sweeps.
             if let Some(event) = terminal_event(&generation) {
                 events::end(log, &event, &[]).await;
@@ -111,18 +111,12 @@ enum Stored {
     Fenced,
 }
 
-fn done(context: &Context, claim: &Claim, usage: &Usage) {
+fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage) {
     count("completed");
     context.wake.wake();
     let took =
         std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
-    context.pace.note(
-        &claim
-            .chain
-            .first()
-            .map_or_else(String::new, |model| model.name.clone()),
-        took,
-    );
+    context.pace.note(model, took);
     metrics::histogram!(
         shared::metrics::GENERATION_DURATION,
         "model" => usage.model.clone(), "outcome" => "completed"

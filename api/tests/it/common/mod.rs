@@ -77,7 +77,13 @@ impl TestApp {
     }
 
     pub(crate) fn start_worker(&mut self) {
-        self.worker = Some(TestWorker::start(&self.env, &self.simulator, &self.clock));
+        self.start_worker_with(&[]);
+    }
+
+    /// With settings of the worker's own.
+    pub(crate) fn start_worker_with(&mut self, settings: &[(&'static str, &str)]) {
+        let (env, simulator) = (&self.env, &self.simulator);
+        self.worker = Some(TestWorker::start(env, simulator, &self.clock, settings));
     }
 
     /// A client of the first replica, as a new user.
