@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod domain;
+pub mod healthcheck;
 pub mod id;
 pub mod lifecycle;
 pub mod limits;
@@ -24,3 +25,5 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tickets;
+pub mod traces;
+pub mod vitals;

@@ -8,6 +8,7 @@ use shared::config::Vars;
 use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
+use shared::traces::TracesConfig;
 
 use crate::costs::CostsConfig;
 use crate::outbound::NotificationsConfig;
@@ -44,6 +45,10 @@ pub struct WorkerConfig {
     pub history_tokens: u32,
     /// Where notifications go.
     pub notifications: NotificationsConfig,
+    /// Whether `/metrics` answers there.
+    pub enable_metrics: bool,
+    /// Where spans go.
+    pub traces: TracesConfig,
     /// Where probes and scrapers ask; nowhere unless set.
     pub health_address: Option<SocketAddr>,
     /// How long a part may make no progress before the worker ends itself; zero is for ever.
@@ -96,10 +101,9 @@ impl WorkerConfig {
                 "tokens of history that a prompt may hold",
             ),
             notifications: NotificationsConfig::from_vars(vars),
-            health_address: vars.optional(
-                "HEALTH_ADDRESS",
-                "address and port for /health/live, /health/ready and /metrics; none unless set",
-            ),
+            enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
+            traces: TracesConfig::from_vars(vars),
+            health_address: health_address(vars),
             watchdog: vars.seconds(
                 "WATCHDOG_TIMEOUT",
                 "30",
@@ -124,6 +128,14 @@ fn summary_model(vars: &mut Vars) -> Option<String> {
          for those who may use paid models; none: nobody does, and the oldest turns are left out",
     );
     (name != "none").then_some(name)
+}
+
+/// Where probes and scrapers ask, `HEALTH_ADDRESS`.
+pub fn health_address(vars: &mut Vars) -> Option<SocketAddr> {
+    vars.optional(
+        "HEALTH_ADDRESS",
+        "address and port for /health/live, /health/ready and /metrics; none unless set",
+    )
 }
 
 impl QueueConfig {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shared::clock::Clock;
 use shared::redis::Redis;
 use shared::store::Db;
+use shared::traces::Traces;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -33,6 +34,8 @@ pub struct Context {
     pub db: Db,
     /// Redis.
     pub redis: Redis,
+    /// Where spans go.
+    pub traces: Traces,
     /// The upstream.
     pub upstream: Client,
     /// The limits of the upstream's account.

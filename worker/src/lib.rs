@@ -21,5 +21,6 @@ pub mod prompt;
 pub mod queue;
 pub mod roll_call;
 pub mod run;
+mod trace;
 pub mod upstream;
 pub mod watchdog;

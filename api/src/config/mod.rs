@@ -1,6 +1,7 @@
 //! What an operator sets for the API process.
 
 mod auth;
+mod broker;
 mod limits;
 mod server;
 
@@ -13,10 +14,12 @@ use shared::models::ModelsConfig;
 use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
+use shared::traces::TracesConfig;
 
 pub use auth::AuthConfig;
+pub use broker::BrokerAddress;
 pub use limits::LimitConfig;
-pub use server::{AllowedOrigins, ServerConfig};
+pub use server::{AllowedOrigins, ServerConfig, address};
 
 /// Everything the process reads of its environment.
 #[derive(Clone, Debug)]
@@ -81,6 +84,12 @@ pub struct ApiConfig {
     pub enable_metrics: bool,
     /// The upstream's address, asked by `/health?full=true` only.
     pub upstream_base_url: Option<String>,
+    /// The broker, asked by `/health` only.
+    pub broker: Option<BrokerAddress>,
+    /// Work that has waited for longer makes `/health` degraded; zero is never.
+    pub health_queue_wait: Duration,
+    /// Where spans go.
+    pub traces: TracesConfig,
 }
 
 impl ApiConfig {
@@ -104,6 +113,13 @@ impl ApiConfig {
                 "OPENROUTER_BASE_URL",
                 "the upstream's address; the API only asks it for /health?full=true",
             ),
+            broker: BrokerAddress::from_vars(vars),
+            health_queue_wait: vars.seconds(
+                "HEALTH_QUEUE_WAIT",
+                "60",
+                "seconds that work may wait before /health says degraded; 0 is never",
+            ),
+            traces: TracesConfig::from_vars(vars),
         }
     }
 

@@ -8,6 +8,7 @@
 //! This is the only module that names sqlx. Functions are free and take the transaction first;
 //! lookups return `Option`; writes say what they did.
 
+pub mod activity;
 pub mod anomalies;
 pub mod audit;
 pub mod budgets;
@@ -29,6 +30,7 @@ mod names;
 pub mod notifications;
 mod operator;
 pub mod queues;
+mod schema;
 pub mod summaries;
 mod tx;
 pub mod usage;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::events::Note;
+use super::meter;
 use crate::context::Context;
 use crate::upstream::{CallRecord, ErrorClass, Model, Progress, TokenUsage};
 use shared::store::generations::Claim;
@@ -96,10 +97,16 @@ impl<'a> Book<'a> {
         }
     }
 
+    /// Counts what the answer took, once it is known whether anybody got it.
+    pub(super) fn count_answer(&self, usage: &Usage, wasted: bool) {
+        if let Some((_, record)) = &self.answered {
+            meter::spent(&record.model.name, self.operation, usage, wasted);
+        }
+    }
+
     /// Books what was spent for nothing: the answer came, but somebody else owns the row.
     pub(super) async fn book_wasted(&self, usage: &Usage) {
-        metrics::counter!(shared::metrics::UPSTREAM_COST, "wasted" => "true")
-            .increment(micro_credits(usage.cost_credits));
+        self.count_answer(usage, true);
         let booked = async {
             let mut tx = self.context.db.user(self.claim.user_id).await?;
             self.book_answer(&mut tx, true).await?;
@@ -238,6 +245,7 @@ impl Progress for Book<'_> {
             "key" => record.key_label.clone(), "status" => status
         )
         .increment(1);
+        meter::free(self.claim.priority, &record);
         if let Some(first) = record.first_token_at {
             let wait = (first - record.started_at).as_seconds_f64().max(0.0);
             metrics::histogram!(shared::metrics::TIME_TO_FIRST_TOKEN, "model" => record.model.name.clone()).record(wait);
@@ -251,6 +259,9 @@ impl Progress for Book<'_> {
             None if record.wasted => Some(spent(&record, &TokenUsage::default())),
             None => None,
         };
+        if let Some(usage) = &usage {
+            meter::spent(&record.model.name, self.operation, usage, true);
+        }
         let booked = async {
             let mut tx = self.context.db.user_async(self.claim.user_id).await?;
             ledger::ended(

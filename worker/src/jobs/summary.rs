@@ -53,17 +53,12 @@ impl Summaries {
 /// Makes summaries for ever, one after the other.
 pub async fn summarise(context: Arc<Context>, mut wishes: WishedSummaries) {
     while let Some(claim) = wishes.0.recv().await {
-        match tokio::time::timeout(PATIENCE, one(&context, &claim)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(
+        if let Err(error) = one(&context, &claim).await {
+            tracing::warn!(
                 conversation.id = %claim.conversation_id,
                 error = &error as &dyn std::error::Error,
                 "a conversation was not summarised"
-            ),
-            Err(_) => tracing::info!(
-                conversation.id = %claim.conversation_id,
-                "a summary took too long"
-            ),
+            );
         }
     }
 }
@@ -96,10 +91,17 @@ async fn one(context: &Context, claim: &Claim) -> StoreResult<()> {
         },
     };
     let chain = chain(context, claim);
-    let outcome = upstream::run(&context.upstream, &chain, &call, &referee, &mut book).await;
-    let Outcome::Completed(answer) = outcome else {
-        tracing::debug!(conversation.id = %claim.conversation_id, "no model made a summary");
-        return Ok(());
+    let running = upstream::run(&context.upstream, &chain, &call, &referee, &mut book);
+    let answer = match tokio::time::timeout(PATIENCE, running).await {
+        Ok(Outcome::Completed(answer)) => answer,
+        Ok(_) => {
+            tracing::debug!(conversation.id = %claim.conversation_id, "no model made a summary");
+            return Ok(());
+        }
+        Err(_) => {
+            book.book_dropped("deadline").await;
+            return Ok(());
+        }
     };
     let summary = prompt::clean_summary(&answer.text).map(|content| Summary {
         version: before.map_or(1, |summary| summary.version + 1),
@@ -199,6 +201,7 @@ async fn store(
     };
     ledger::used(&mut tx, &used).await?;
     tx.commit().await?;
+    book.count_answer(&usage, !stored);
     tracing::debug!(
         conversation.id = %claim.conversation_id,
         version = summary.map(|summary| summary.version),

@@ -143,9 +143,11 @@ async fn store(context: &Context, claim: &Claim, book: &Book<'_>, answer: &Answe
     });
     let Some(TitleFinished::Stored(conversation)) = finished.await else {
         count("fenced");
+        book.count_answer(&usage, true);
         return;
     };
     count("completed");
+    book.count_answer(&usage, false);
     let now = context.clock.now();
     if let Some(conversation) = conversation {
         let event = shared::domain::Event::conversation_updated(&conversation, now);

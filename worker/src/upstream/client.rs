@@ -7,6 +7,7 @@ use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shared::clock::Clock;
+use shared::traces::Traces;
 
 use super::catalogue::Catalogue;
 use super::error::{CallError, Signal};
@@ -40,6 +41,7 @@ pub struct Client {
     pub(super) keys: Keys,
     pub(super) catalogue: Catalogue,
     pub(super) retries: Retries,
+    pub(super) traces: Traces,
     clock: Clock,
 }
 
@@ -49,6 +51,8 @@ pub(super) struct Attempt<'a> {
     pub(super) key: &'a Key,
     pub(super) call: &'a Call,
     pub(super) messages: &'a [ChatMessage],
+    /// W3C trace context, passed on.
+    pub(super) traceparent: Option<String>,
 }
 
 /// How one call ended.
@@ -94,9 +98,17 @@ impl Client {
             keys: Keys::new(config.keys.iter().cloned().chain(from_file)),
             catalogue: Catalogue::default(),
             retries: Retries::new(tokio::time::Instant::now()),
+            traces: Traces::off(),
             config,
             clock,
         })
+    }
+
+    /// Records a span of each call.
+    #[must_use]
+    pub fn traced(mut self, traces: Traces) -> Self {
+        self.traces = traces;
+        self
     }
 
     /// What this client was set up with.
@@ -295,7 +307,7 @@ impl Client {
         }
         for (name, value) in [
             ("x-request-id", &attempt.call.request_id),
-            ("traceparent", &attempt.call.traceparent),
+            ("traceparent", &attempt.traceparent),
         ] {
             if let Some(value) = value
                 .as_ref()

@@ -15,6 +15,7 @@ mod chain;
 mod client;
 mod config;
 pub mod error;
+mod genai;
 mod hints;
 mod intake;
 mod key_file;
