@@ -8,6 +8,7 @@
 //! This is the only module that names sqlx. Functions are free and take the transaction first;
 //! lookups return `Option`; writes say what they did.
 
+pub mod assessments;
 pub mod audit;
 mod config;
 mod conn;
@@ -18,6 +19,7 @@ pub mod feedback;
 pub mod fleet;
 pub mod generations;
 pub mod idempotency;
+pub mod inbox;
 pub mod ledger;
 pub mod maintenance;
 pub mod messages;

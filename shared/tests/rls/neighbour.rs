@@ -98,7 +98,11 @@ async fn person(world: &World) -> Person {
              INSERT INTO chat.audit_log (id, actor, action, subject, user_id)
                 VALUES ('{}', 'somebody', 'dead_letter.discard', '{generation}', '{id}');
              INSERT INTO chat.notifications (id, destination, user_id, conversation_id, generation_id, type, occurred_at)
-                VALUES ('{}', 'http', '{id}', '{conversation}', '{generation}', 'chat.generation.failed', now())",
+                VALUES ('{}', 'http', '{id}', '{conversation}', '{generation}', 'chat.generation.failed', now());
+             INSERT INTO chat.assessments (id, user_id, conversation_id) VALUES ('{}', '{id}', '{conversation}');
+             INSERT INTO chat.inbound_events (user_id, event_id, assessment_id, type)
+                VALUES ('{id}', 'event', '{conversation}', 'analysis_complete')",
+            new(),
             new(),
             new(),
             new(),
@@ -129,7 +133,7 @@ async fn insert_like(superuser: &mut Session, table: &str, person: &Person) -> S
     let id = id::new(shared::clock::Clock::system().now());
     format!(
         "INSERT INTO chat.{table} SELECT * FROM jsonb_populate_record(NULL::chat.{table},
-           '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\"}}')",
+           '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\", \"event_id\": \"another\"}}')",
         row.replace('\'', "''")
     )
 }
@@ -206,6 +210,9 @@ async fn nobody_reaches_a_neighbours_rows() {
     assert_eq!(
         through,
         [
+            "assessments GIVE",
+            "assessments SELECT",
+            "assessments UPDATE",
             "attempts GIVE",
             "attempts INSERT",
             "attempts SELECT",
@@ -219,6 +226,8 @@ async fn nobody_reaches_a_neighbours_rows() {
             "generations UPDATE",
             "idempotency_keys DELETE",
             "idempotency_keys SELECT",
+            "inbound_events DELETE",
+            "inbound_events SELECT",
             "messages GIVE",
             "messages INSERT",
             "messages SELECT",

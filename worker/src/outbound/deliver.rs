@@ -245,15 +245,21 @@ impl Line {
 
     /// What the notifications say; none where there is nothing left to tell.
     async fn read(&self, taken: &[Taken]) -> StoreResult<Vec<Option<Outgoing>>> {
-        let generations: Vec<Uuid> = taken.iter().map(|taken| taken.generation_id).collect();
+        // What tells of no generation has none of this id either.
+        let generation = |taken: &Taken| taken.generation_id.unwrap_or_default();
+        let generations: Vec<Uuid> = taken.iter().map(generation).collect();
         let mut tx = self.context.db.sweep_async().await?;
         let contents = notifications::contents(&mut tx, &generations).await?;
         let outgoing = taken.iter().zip(contents).map(|(taken, content)| {
-            content.map(|content| Outgoing {
+            let body = match (&taken.stage, content) {
+                (Some(stage), _) => body::stage(taken, stage),
+                (None, content) => body::body(taken, &content?),
+            };
+            Some(Outgoing {
                 id: taken.held.id,
                 user_id: taken.user_id,
                 kind: taken.kind,
-                body: body::body(taken, &content),
+                body,
                 request_id: taken.request_id.clone(),
                 traceparent: taken.traceparent.clone(),
             })
