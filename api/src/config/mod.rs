@@ -6,6 +6,7 @@ mod server;
 
 use std::time::Duration;
 
+use platform::PlatformConfig;
 use secrecy::SecretString;
 use shared::config::Vars;
 use shared::models::ModelsConfig;
@@ -74,14 +75,20 @@ pub struct ApiConfig {
     pub enable_metrics: bool,
     /// The upstream's address, asked by `/health?full=true` only.
     pub upstream_base_url: Option<String>,
+    /// The platform's other services.
+    pub platform: PlatformConfig,
 }
 
 impl ApiConfig {
     /// Declares and reads every variable; mistakes are collected in `vars`.
     pub fn from_vars(vars: &mut Vars) -> Self {
+        let server = ServerConfig::from_vars(vars);
+        let auth = AuthConfig::from_vars(vars);
+        let platform = PlatformConfig::from_vars(vars, &auth.service_keys);
         Self {
-            server: ServerConfig::from_vars(vars),
-            auth: AuthConfig::from_vars(vars),
+            server,
+            auth,
+            platform,
             limits: LimitConfig::from_vars(vars),
             enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
             upstream_base_url: url(
