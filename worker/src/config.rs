@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use platform::PlatformConfig;
 use shared::config::Vars;
 use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
 
+use crate::inbound::InboundConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
 use crate::upstream::UpstreamConfig;
@@ -32,6 +34,10 @@ pub struct WorkerConfig {
     pub pacing: PacingConfig,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
+    /// Where events of other services come from.
+    pub inbound: InboundConfig,
+    /// The platform's other services.
+    pub platform: PlatformConfig,
     /// Where notifications go.
     pub notifications: NotificationsConfig,
     /// Where probes and scrapers ask; nowhere unless set.
@@ -68,6 +74,10 @@ pub struct QueueConfig {
 impl WorkerConfig {
     /// Reads the variables; mistakes are collected in `vars`.
     pub fn from_vars(vars: &mut Vars) -> Self {
+        let keys = vars.secrets(
+            "INTERNAL_SERVICE_KEY",
+            "comma-separated; the first is shown to the archive and the auth service",
+        );
         let config = Self {
             log: LogConfig::from_vars(vars),
             db: DbConfig::from_vars(vars),
@@ -82,6 +92,8 @@ impl WorkerConfig {
                 "tokens of history that a prompt may hold",
             ),
             notifications: NotificationsConfig::from_vars(vars),
+            inbound: InboundConfig::from_vars(vars),
+            platform: PlatformConfig::from_vars(vars, &keys),
             health_address: vars.optional(
                 "HEALTH_ADDRESS",
                 "address and port for /health/live, /health/ready and /metrics; none unless set",

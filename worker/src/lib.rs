@@ -1,7 +1,7 @@
 //! The worker: claims generations, asks the upstream, stores each reply exactly once.
 //!
 //! Only [`queue`] and [`handle`] name apalis, only [`upstream`] knows the gateway's JSON, only
-//! [`outbound`] names lapin.
+//! [`inbound`] and [`outbound`] name lapin.
 
 pub mod admin;
 pub mod config;
@@ -9,6 +9,7 @@ pub mod context;
 pub mod drain;
 pub mod handle;
 pub mod health;
+pub mod inbound;
 pub mod jobs;
 pub mod maintenance;
 pub mod outbound;
@@ -20,3 +21,4 @@ pub mod roll_call;
 pub mod run;
 pub mod upstream;
 pub mod watchdog;
+pub mod welcomes;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use platform::Platform;
 use shared::clock::Clock;
 use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
@@ -28,7 +29,7 @@ use crate::queue::{
 use crate::roll_call::roll_call;
 use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
-use crate::{handle, maintenance};
+use crate::{handle, inbound, maintenance, welcomes};
 
 /// What closing may take when all jobs have ended: what remains has nothing to wait for.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -82,6 +83,14 @@ pub async fn run_watched(
     background.run(
         "notifications",
         outbound.run(Arc::clone(&context), background.stopping().clone()),
+    );
+    background.run(
+        "inbound",
+        inbound::run(
+            Arc::clone(&context),
+            lifecycle.stopping().clone(),
+            background.stopping().clone(),
+        ),
     );
     let _watchdog = watch(&context, leave)?;
 
@@ -138,6 +147,7 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
     run("reconcile", Box::pin(reconcile(shared())));
     run("maintain", Box::pin(maintenance::maintain(shared())));
     run("gates", Box::pin(watch_gates(shared())));
+    run("welcomes", Box::pin(welcomes::mend(shared())));
     let asking = shared();
     let models = async move { watch_models(&asking.upstream).await };
     run("models", Box::pin(models));
@@ -214,6 +224,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
     let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
     let upstream = Client::new(config.upstream.clone(), clock.clone())
         .context("failed to build the upstream client")?;
+    let platform = Platform::new(&config.platform).context("failed to use ARCHIVE_SERVICE_URL")?;
     let account = account_name(&config);
     let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
     let boot = Uuid::new_v4();
@@ -225,6 +236,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         db,
         redis,
         upstream,
+        platform,
         pacing,
         running: Running::default(),
         gates: Gates::default(),

@@ -111,7 +111,7 @@ enum Stored {
     Fenced,
 }
 
-fn done(context: &Context, claim: &Claim, usage: &Usage) {
+pub(super) fn done(context: &Context, claim: &Claim, usage: &Usage) {
     count("completed");
     context.wake.wake();
     let took =

@@ -91,7 +91,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
 }
 
 /// Tells the place in the line for the account's limit, and how long the reply will take from now.
-async fn queued(
+pub(super) async fn queued(
     context: &Context,
     log: &mut LogWriter,
     claim: &Claim,
@@ -107,7 +107,12 @@ async fn queued(
 }
 
 /// Tells that the text so far is void, and when there will be more.
-async fn retrying(log: &mut LogWriter, claim: &Claim, reason: ErrorClass, after: Duration) {
+pub(super) async fn retrying(
+    log: &mut LogWriter,
+    claim: &Claim,
+    reason: ErrorClass,
+    after: Duration,
+) {
     let model = claim.chain.first().map(|model| &model.name);
     let data = json!({
         "model": model,
@@ -119,7 +124,7 @@ async fn retrying(log: &mut LogWriter, claim: &Claim, reason: ErrorClass, after:
 }
 
 /// An earlier attempt may have shown text; whatever it was is void now.
-fn announce(log: &mut LogWriter, claim: &Claim) {
+pub(super) fn announce(log: &mut LogWriter, claim: &Claim) {
     let model = claim.chain.first().map(|model| &model.name);
     if claim.attempt > 1 {
         let data =
@@ -134,8 +139,9 @@ fn announce(log: &mut LogWriter, claim: &Claim) {
 
 fn call(context: &Context, claim: &Claim, history: History) -> Call {
     let models = &context.config.upstream.models;
-    let background = background(&history.context_data);
+    let background = prompt::background(&history.context_data);
     let turns: Vec<Turn> = history.messages.into_iter().map(turn).collect();
+    let language = prompt::language(&history.context_data, &turns);
     Call {
         messages: prompt::build(&PromptInput {
             context_type: claim.context_type,
@@ -143,6 +149,7 @@ fn call(context: &Context, claim: &Claim, history: History) -> Call {
             turns: &turns,
             budget: context.config.history_tokens,
             concise: claim.chain.first().is_some_and(|model| model.free),
+            language,
         }),
         max_tokens: models.max_tokens,
         temperature: models.temperature,
@@ -156,14 +163,6 @@ fn call(context: &Context, claim: &Claim, history: History) -> Call {
     }
 }
 
-/// What the client stored for the prompt, if it stored anything.
-fn background(context_data: &serde_json::Value) -> Option<String> {
-    let empty = context_data
-        .as_object()
-        .is_none_or(serde_json::Map::is_empty);
-    (!empty).then(|| context_data.to_string())
-}
-
 fn turn(message: HistoryMessage) -> Turn {
     Turn {
         sender: message.sender_type,
@@ -175,7 +174,12 @@ fn turn(message: HistoryMessage) -> Turn {
 }
 
 /// The claim was lost or given back: the call is closed already, only the books remain.
-async fn stopped(context: &Context, claim: &Claim, book: &mut Book<'_>, reason: AbortReason) {
+pub(super) async fn stopped(
+    context: &Context,
+    claim: &Claim,
+    book: &mut Book<'_>,
+    reason: AbortReason,
+) {
     match reason {
         AbortReason::Drained => {
             count("drained");

@@ -11,6 +11,7 @@ mod generate;
 mod persist;
 mod replies;
 mod title;
+mod welcome;
 
 pub use calls::{Calls, note_calls};
 pub use replies::{Replies, WaitingReplies, store_replies};
@@ -46,7 +47,8 @@ pub async fn run(context: &Context, claim: &Claim, history: History) {
             generate::run(context, claim, history, &job).await
         }
         GenerationKind::Title => title::run(context, claim, &job).await,
-        GenerationKind::Welcome | GenerationKind::Support => {
+        GenerationKind::Welcome => welcome::run(context, claim, &job).await,
+        GenerationKind::Support => {
             tracing::warn!(generation.id = %claim.id, kind = %claim.kind, "this version cannot make it");
             put_back(
                 context,

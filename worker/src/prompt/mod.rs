@@ -4,15 +4,21 @@
 //! the turns keep their order; superseded replies are never among them; their tokens stay within
 //! the budget, which only the newest turn alone may exceed.
 
+mod assessment;
 mod history;
+mod indonesian;
 mod system;
 mod title;
+mod welcome;
 
+use shared::domain::assessment::Language;
 use shared::domain::{Attachment, ContextType, SenderType, estimate_tokens};
 
 use crate::upstream::{ChatMessage, ChatRole};
 
+pub use assessment::{background, language};
 pub use title::{MAX_TITLE_CHARS, TITLE_MAX_TOKENS, build_title, clean_title};
+pub use welcome::{WelcomeInput, build_welcome};
 
 /// What an image counts against the budget, in tokens; providers charge between 85 and 1,600.
 pub const IMAGE_TOKENS: u32 = 800;
@@ -65,12 +71,19 @@ pub struct PromptInput<'a> {
     pub budget: u32,
     /// Asks for a short answer: free models are slow and cut at few tokens.
     pub concise: bool,
+    /// The language of the system prompt, where there is one in it.
+    pub language: Language,
 }
 
 /// The messages to send.
 #[must_use]
 pub fn build(input: &PromptInput<'_>) -> Vec<ChatMessage> {
-    let system = system::prompt(input.context_type, input.background, input.concise);
+    let system = system::prompt(
+        input.context_type,
+        input.background,
+        input.concise,
+        input.language,
+    );
     let turns = history::within(input.turns, input.budget);
     let mut messages = vec![ChatMessage::text(ChatRole::System, system)];
     messages.extend(turns.into_iter().map(history::message));
