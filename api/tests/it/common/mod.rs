@@ -77,7 +77,12 @@ impl TestApp {
     }
 
     pub(crate) fn start_worker(&mut self) {
-        self.worker = Some(TestWorker::start(&self.env, &self.simulator, &self.clock));
+        self.worker = Some(TestWorker::start(
+            &self.env,
+            &self.simulator,
+            &self.clock,
+            &self.settings,
+        ));
     }
 
     /// A client of the first replica, as a new user.

@@ -80,15 +80,35 @@ impl Drop for Replica {
     }
 }
 
+/// Settings that both processes read.
+const SHARED: [&str; 6] = [
+    "ARCHIVE_SERVICE_URL",
+    "AUTH_SERVICE_URL",
+    "RABBITMQ_URL",
+    "EXCHANGE_NAME",
+    "CHAT_QUEUE_NAME",
+    "PLATFORM_TIMEOUT",
+];
+
 /// One worker process.
 pub(crate) struct TestWorker {
     runtime: Option<Runtime>,
 }
 
 impl TestWorker {
-    pub(super) fn start(env: &TestEnv, simulator: &Simulator, clock: &Clock) -> Self {
+    /// Of the API's settings it has those about other services.
+    pub(super) fn start(
+        env: &TestEnv,
+        simulator: &Simulator,
+        clock: &Clock,
+        settings: &[(&'static str, String)],
+    ) -> Self {
         let redis = env.redis_config();
-        let mut vars = Vars::from_map([
+        let shared = settings
+            .iter()
+            .filter(|(name, _)| SHARED.contains(name))
+            .map(|(name, value)| (*name, value.clone()));
+        let own = [
             ("DATABASE_URL", env.database_url().to_owned()),
             ("REDIS_URL", redis.url.expose_secret().to_owned()),
             ("REDIS_KEY_PREFIX", redis.prefix.clone()),
@@ -104,7 +124,9 @@ impl TestWorker {
             ("LEASE_RENEW_SECONDS", "0.5".to_owned()),
             ("RECONCILE_SECONDS", "0.3".to_owned()),
             ("QUEUE_BLOCK_SECONDS", "0.3".to_owned()),
-        ]);
+            ("INTERNAL_SERVICE_KEY", SERVICE_KEY.to_owned()),
+        ];
+        let mut vars = Vars::from_map(own.into_iter().chain(shared));
         let config = WorkerConfig::from_vars(&mut vars);
         vars.finish().unwrap();
         let runtime = runtime();
