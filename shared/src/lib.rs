@@ -5,10 +5,12 @@
 //!
 //! This crate may not name axum, apalis, lapin or the upstream's JSON.
 
+pub mod budgets;
 pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod domain;
+pub mod healthcheck;
 pub mod id;
 pub mod lifecycle;
 pub mod limits;
@@ -23,3 +25,5 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tickets;
+pub mod traces;
+pub mod vitals;

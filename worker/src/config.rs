@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use platform::PlatformConfig;
+use shared::budgets::{AnomalyRules, BudgetsConfig};
 use shared::config::Vars;
 use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
+use shared::traces::TracesConfig;
 
+use crate::costs::CostsConfig;
 use crate::inbound::InboundConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
@@ -32,6 +35,12 @@ pub struct WorkerConfig {
     pub queue: QueueConfig,
     /// The limits of the upstream's account.
     pub pacing: PacingConfig,
+    /// How costs that come late are asked for.
+    pub costs: CostsConfig,
+    /// What may be spent.
+    pub budgets: BudgetsConfig,
+    /// What counts as far above the usual.
+    pub anomalies: AnomalyRules,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
     /// Where events of other services come from.
@@ -40,6 +49,10 @@ pub struct WorkerConfig {
     pub platform: PlatformConfig,
     /// Where notifications go.
     pub notifications: NotificationsConfig,
+    /// Whether `/metrics` answers there.
+    pub enable_metrics: bool,
+    /// Where spans go.
+    pub traces: TracesConfig,
     /// Where probes and scrapers ask; nowhere unless set.
     pub health_address: Option<SocketAddr>,
     /// How long a part may make no progress before the worker ends itself; zero is for ever.
@@ -85,6 +98,9 @@ impl WorkerConfig {
             upstream: UpstreamConfig::from_vars(vars),
             pacing: PacingConfig::from_vars(vars),
             queue: QueueConfig::from_vars(vars),
+            costs: CostsConfig::from_vars(vars),
+            budgets: BudgetsConfig::from_vars(vars),
+            anomalies: AnomalyRules::from_vars(vars),
             history_tokens: vars.within(
                 "MAX_CONVERSATION_HISTORY_TOKENS",
                 6000,
@@ -94,10 +110,9 @@ impl WorkerConfig {
             notifications: NotificationsConfig::from_vars(vars),
             inbound: InboundConfig::from_vars(vars),
             platform: PlatformConfig::from_vars(vars, &keys),
-            health_address: vars.optional(
-                "HEALTH_ADDRESS",
-                "address and port for /health/live, /health/ready and /metrics; none unless set",
-            ),
+            enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
+            traces: TracesConfig::from_vars(vars),
+            health_address: health_address(vars),
             watchdog: vars.seconds(
                 "WATCHDOG_TIMEOUT",
                 "30",
@@ -112,6 +127,14 @@ impl WorkerConfig {
         }
         config
     }
+}
+
+/// Where probes and scrapers ask, `HEALTH_ADDRESS`.
+pub fn health_address(vars: &mut Vars) -> Option<SocketAddr> {
+    vars.optional(
+        "HEALTH_ADDRESS",
+        "address and port for /health/live, /health/ready and /metrics; none unless set",
+    )
 }
 
 impl QueueConfig {

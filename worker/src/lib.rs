@@ -4,8 +4,11 @@
 //! [`inbound`] and [`outbound`] name lapin.
 
 pub mod admin;
+pub mod anomalies;
+pub mod budgets;
 pub mod config;
 pub mod context;
+pub mod costs;
 pub mod drain;
 pub mod handle;
 pub mod health;
@@ -19,6 +22,7 @@ pub mod prompt;
 pub mod queue;
 pub mod roll_call;
 pub mod run;
+mod trace;
 pub mod upstream;
 pub mod watchdog;
 pub mod welcomes;

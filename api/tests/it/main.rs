@@ -13,6 +13,7 @@ mod assessments;
 mod backpressure;
 mod bad_input;
 mod browser;
+mod budgets;
 mod console;
 mod conversations;
 mod coverage;
@@ -23,6 +24,7 @@ mod generations;
 mod idempotency;
 mod limits;
 mod messages;
+mod metrics;
 mod operations;
 mod operator;
 mod processes;
@@ -30,5 +32,8 @@ mod protocol;
 #[path = "../../../worker/tests/assessments/publisher.rs"]
 #[expect(dead_code, reason = "these tests use their own part of it")]
 mod publisher;
+mod regenerate;
 mod shutdown;
 mod socket;
+mod traces;
+mod usage;

@@ -2,13 +2,14 @@
 
 pub mod assessment;
 mod conversation;
-mod credits;
+pub mod credits;
 mod event;
 mod fleet;
 mod generation;
 mod message;
 mod notification;
 mod parked;
+mod spending;
 pub mod timestamp;
 mod user;
 
@@ -25,6 +26,7 @@ pub use notification::{
     NotificationType,
 };
 pub use parked::{Before, Parked, WaitsFor};
+pub use spending::{Anomaly, DailySpending, Spending, day};
 pub use user::{Role, Tier};
 
 /// Declares an enum whose variants have one stable name in SQL, JSON and configuration.

@@ -23,6 +23,7 @@ use super::{
 use crate::context::Context;
 use crate::prompt::{self, WelcomeInput};
 use crate::queue::RunningJob;
+use crate::trace;
 use crate::upstream::{self, Answer, Call, Outcome};
 use crate::welcomes::push;
 
@@ -74,7 +75,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
     match outcome {
         Ok(Ok(Outcome::Completed(answer))) => {
             let reply = written(context, claim, &book, &answer, &material);
-            store(context, claim, &reply, Some(&book), &log).await;
+            store(context, claim, &reply, Some(&answer), &book, &log).await;
         }
         Ok(Ok(Outcome::PutBack {
             after,
@@ -115,7 +116,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
             };
             tracing::warn!(generation.id = %claim.id, detail = why, "no model wrote the welcome; it is composed");
             let reply = composed(context, claim, &book, &material);
-            store(context, claim, &reply, None, &log).await;
+            store(context, claim, &reply, None, &book, &log).await;
         }
         Err(reason) => generate::stopped(context, claim, &mut book, reason).await,
     }
@@ -199,6 +200,9 @@ fn written(
         first_token_ms_ago: answer.first_token_at.map(|at| since(&context.clock, at)),
         incomplete: answer.incomplete,
         call: book.answered(false),
+        usage_id: book
+            .answered_id()
+            .unwrap_or_else(|| id::new(context.clock.now())),
         ..reply(context, claim, content, usage, metadata)
     }
 }
@@ -264,19 +268,21 @@ async fn store(
     context: &Context,
     claim: &Claim,
     reply: &Finish,
-    book: Option<&Book<'_>>,
+    answer: Option<&Answer>,
+    book: &Book<'_>,
     log: &LogWriter,
 ) {
-    let made = if book.is_some() {
-        "written"
-    } else {
-        "composed"
-    };
+    let made = answer.map_or(COMPOSED, |_| "written");
+    let model = answer.map_or(COMPOSED, |answer| answer.model.name.as_str());
+    let step = trace::step(context, claim, "finish");
     let stored = persist::until_stored(claim, || try_store(context, claim, reply)).await;
+    if let Some(span) = step {
+        span.end();
+    }
     let reached = match stored {
         Some(Stored::Now(Finished::Stored { message, next, .. }, reached)) => {
             metrics::counter!(shared::metrics::WELCOMES, "made" => made).increment(1);
-            finish::done(context, claim, &reply.usage);
+            finish::done(context, claim, model, &reply.usage, book);
             let status = if reply.incomplete {
                 GenerationStatus::Incomplete
             } else {
@@ -293,7 +299,7 @@ async fn store(
             reached
         }
         Some(Stored::Before(generation, reached)) => {
-            finish::done(context, claim, &reply.usage);
+            finish::done(context, claim, model, &reply.usage, book);
             // What may run next is found by the sweeps.
             if let Some(event) = terminal_event(&generation) {
                 events::end(log, &event, &[]).await;
@@ -303,7 +309,7 @@ async fn store(
         Some(Stored::Now(Finished::Fenced, _) | Stored::Fenced) => {
             count("fenced");
             tracing::info!(generation.id = %claim.id, attempt = claim.attempt, "welcome discarded: the claim was lost");
-            if let Some(book) = book {
+            if answer.is_some() {
                 book.book_wasted(&reply.usage).await;
             }
             None

@@ -50,6 +50,7 @@ impl Consuming {
         let fleet = Fleet::new().await;
         let own = [
             ("RABBITMQ_URL", url.as_str()),
+            ("INBOUND_ENABLED", "true"),
             ("EXCHANGE_NAME", &exchange),
             ("CHAT_QUEUE_NAME", &queue),
         ];

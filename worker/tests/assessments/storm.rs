@@ -26,6 +26,7 @@ async fn a_broker_that_is_killed_in_the_middle_loses_and_doubles_nothing() {
     let url = broker.url();
     let settings = [
         ("RABBITMQ_URL", url.as_str()),
+        ("INBOUND_ENABLED", "true"),
         ("WORKER_CONCURRENCY", "64"),
         // Everything at once is more than a person's places allow otherwise.
         ("INBOUND_PREFETCH", "32"),

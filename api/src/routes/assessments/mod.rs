@@ -11,11 +11,13 @@ use shared::domain::assessment::AssessmentData;
 use shared::domain::{Event, Priority, Tier};
 use shared::models::Model;
 use shared::queue;
+use shared::store::UserTx;
 use shared::store::assessments::{self, Prepared};
 use shared::store::generations::{NewGeneration, WELCOME_DEADLINE};
 use uuid::Uuid;
 
 use crate::app::AppState;
+use crate::budgets;
 use crate::error::{Code, Problem, Result};
 use crate::extract::Correlation;
 
@@ -69,6 +71,21 @@ fn welcome<'a>(
 /// The models for somebody whose tier nobody has said.
 fn common_chain(app: &AppState) -> Vec<Model> {
     app.models.chain_for(Tier::Free, None)
+}
+
+/// Reserves what a welcome that was queued in this transaction may cost; the last thing before the commit.
+async fn reserve(
+    app: &AppState,
+    tx: &mut UserTx,
+    prepared: &mut Prepared,
+    chain: &[Model],
+) -> Result<()> {
+    match (budgets::estimate(app, chain), &mut prepared.welcome) {
+        (Some(credits), Some(welcome)) => {
+            budgets::reserve(app, tx, &mut welcome.generation, chain, credits).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// After the commit: tells the person's clients and a worker. The commit stands whatever comes of it.

@@ -12,7 +12,7 @@ use shared::store::{UserTx, generations, messages};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{common_chain, fetched, not_found, tell, welcome};
+use super::{common_chain, fetched, not_found, reserve, tell, welcome};
 use crate::app::AppState;
 use crate::error::{Checks, Result};
 use crate::extract::{Correlation, Idempotent, Internal, Json, Path, Prefer, User};
@@ -69,6 +69,7 @@ pub(in crate::routes) struct Started {
         (status = 201, body = Started, headers(("Location" = String, description = "The conversation."))),
         (status = 404, description = "assessment_not_found"),
         (status = 409, description = "idempotency_in_progress"),
+        (status = 429, description = "budget_exhausted"),
         (status = 422, description = "idempotency_conflict"),
         (status = 503, description = "overloaded"),
     )
@@ -112,6 +113,8 @@ pub(in crate::routes) async fn from_assessment(
         adopt: false,
     };
     let mut prepared = assessments::prepare(tx, clock, &registered, &wish).await?;
+    let reserved = reserve(&app, tx, &mut prepared, &chain).await;
+    reserved.map_err(|problem| budget.on(problem))?;
     let mut started = started(tx, &registered.assessment, &prepared).await?;
     let location = format!("/api/chat/conversations/{}", started.conversation.id);
     let answer = Answer::new(StatusCode::CREATED, Some(location.clone()), &started)?;
@@ -273,6 +276,7 @@ pub(in crate::routes) struct Initializing {
         (status = 202, body = Initializing),
         (status = 404, description = "assessment_not_found"),
         (status = 409, description = "idempotency_in_progress"),
+        (status = 429, description = "budget_exhausted"),
         (status = 422, description = "idempotency_conflict"),
         (status = 503, description = "overloaded"),
     )
@@ -308,6 +312,8 @@ pub(in crate::routes) async fn initialize(
         adopt: true,
     };
     let mut prepared = assessments::prepare(tx, clock, &registered, &wish).await?;
+    let reserved = reserve(&app, tx, &mut prepared, &chain).await;
+    reserved.map_err(|problem| budget.on(problem))?;
     let body = Initializing {
         success: true,
         message: "the conversation is prepared".to_owned(),

@@ -101,14 +101,15 @@ impl TestWorker {
         env: &TestEnv,
         simulator: &Simulator,
         clock: &Clock,
-        settings: &[(&'static str, String)],
+        shared: &[(&'static str, String)],
+        settings: &[(&'static str, &str)],
     ) -> Self {
         let redis = env.redis_config();
-        let shared = settings
+        let shared = shared
             .iter()
             .filter(|(name, _)| SHARED.contains(name))
             .map(|(name, value)| (*name, value.clone()));
-        let own = [
+        let defaults = [
             ("DATABASE_URL", env.database_url().to_owned()),
             ("REDIS_URL", redis.url.expose_secret().to_owned()),
             ("REDIS_KEY_PREFIX", redis.prefix.clone()),
@@ -125,8 +126,14 @@ impl TestWorker {
             ("RECONCILE_SECONDS", "0.3".to_owned()),
             ("QUEUE_BLOCK_SECONDS", "0.3".to_owned()),
             ("INTERNAL_SERVICE_KEY", SERVICE_KEY.to_owned()),
+            // Rules of the simulator that count calls would count these as well.
+            ("COST_REFRESH", "0".to_owned()),
         ];
-        let mut vars = Vars::from_map(own.into_iter().chain(shared));
+        let given = settings
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        let all = defaults.into_iter().chain(shared).chain(given);
+        let mut vars = Vars::from_map(all);
         let config = WorkerConfig::from_vars(&mut vars);
         vars.finish().unwrap();
         let runtime = runtime();
