@@ -135,6 +135,12 @@ metrics! {
     gauge NOTIFICATIONS_DEAD = "notifications_dead";
     /// Whether a destination failed so often that one notification at a time is tried: 1 or 0.
     gauge NOTIFICATION_BREAKER = "notification_breaker_open";
+    /// Events from the broker by type and outcome (done, repeated, refused: it went to the dead-letter queue).
+    counter INBOUND_EVENTS = "inbound_events_total";
+    /// Whether events are being consumed from the broker: 1 or 0.
+    gauge INBOUND_CONNECTED = "inbound_connected";
+    /// Welcomes by how they came about (written, composed).
+    counter WELCOMES = "assessment_welcomes_total";
     /// Connected clients by transport (sse, websocket).
     gauge PUSH_CONNECTIONS = "push_connections";
     /// Events that did not fit a listener's buffer.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use platform::PlatformConfig;
 use shared::budgets::{AnomalyRules, BudgetsConfig};
 use shared::config::Vars;
 use shared::redis::RedisConfig;
@@ -11,6 +12,7 @@ use shared::telemetry::LogConfig;
 use shared::traces::TracesConfig;
 
 use crate::costs::CostsConfig;
+use crate::inbound::InboundConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
 use crate::upstream::UpstreamConfig;
@@ -43,6 +45,10 @@ pub struct WorkerConfig {
     pub summary_model: Option<String>,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
+    /// Where events of other services come from.
+    pub inbound: InboundConfig,
+    /// The platform's other services.
+    pub platform: PlatformConfig,
     /// Where notifications go.
     pub notifications: NotificationsConfig,
     /// Whether `/metrics` answers there.
@@ -83,6 +89,10 @@ pub struct QueueConfig {
 impl WorkerConfig {
     /// Reads the variables; mistakes are collected in `vars`.
     pub fn from_vars(vars: &mut Vars) -> Self {
+        let keys = vars.secrets(
+            "INTERNAL_SERVICE_KEY",
+            "comma-separated; the first is shown to the archive and the auth service",
+        );
         let config = Self {
             log: LogConfig::from_vars(vars),
             db: DbConfig::from_vars(vars),
@@ -101,6 +111,8 @@ impl WorkerConfig {
                 "tokens of history that a prompt may hold",
             ),
             notifications: NotificationsConfig::from_vars(vars),
+            inbound: InboundConfig::from_vars(vars),
+            platform: PlatformConfig::from_vars(vars, &keys),
             enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
             traces: TracesConfig::from_vars(vars),
             health_address: health_address(vars),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use platform::Platform;
 use shared::clock::Clock;
 use shared::redis::Redis;
 use shared::store::Db;
@@ -38,6 +39,8 @@ pub struct Context {
     pub traces: Traces,
     /// The upstream.
     pub upstream: Client,
+    /// The platform's other services.
+    pub platform: Platform,
     /// The limits of the upstream's account.
     pub pacing: Pacing,
     /// What runs here right now.

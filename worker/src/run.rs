@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use platform::Platform;
 use shared::clock::Clock;
 use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
@@ -32,7 +33,7 @@ use crate::queue::{
 use crate::roll_call::roll_call;
 use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
-use crate::{anomalies, budgets, costs, handle, maintenance};
+use crate::{anomalies, budgets, costs, handle, inbound, maintenance, welcomes};
 
 /// What closing may take when all jobs have ended: what remains has nothing to wait for.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -91,6 +92,14 @@ pub async fn run_watched(
     background.run(
         "notifications",
         outbound.run(Arc::clone(&context), background.stopping().clone()),
+    );
+    background.run(
+        "inbound",
+        inbound::run(
+            Arc::clone(&context),
+            lifecycle.stopping().clone(),
+            background.stopping().clone(),
+        ),
     );
     let _watchdog = watch(&context, leave)?;
 
@@ -152,6 +161,7 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
     run("budgets", Box::pin(budgets::watch_budgets(shared())));
     run("anomalies", Box::pin(anomalies::watch_usage(shared())));
     run("gates", Box::pin(watch_gates(shared())));
+    run("welcomes", Box::pin(welcomes::mend(shared())));
     let asking = shared();
     let models = async move { watch_models(&asking.upstream).await };
     run("models", Box::pin(models));
@@ -260,6 +270,7 @@ fn build(
     let upstream = Client::new(config.upstream.clone(), clock.clone())
         .context("failed to build the upstream client")?
         .traced(traces.clone());
+    let platform = Platform::new(&config.platform).context("failed to use ARCHIVE_SERVICE_URL")?;
     let account = account_name(&config);
     let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
     let boot = Uuid::new_v4();
@@ -272,6 +283,7 @@ fn build(
         redis,
         traces,
         upstream,
+        platform,
         pacing,
         running: Running::default(),
         gates: Gates::default(),

@@ -1,5 +1,6 @@
 //! The words of Balas as types: what the API shows, the worker makes and the store keeps.
 
+pub mod assessment;
 mod conversation;
 pub mod credits;
 mod event;

@@ -104,7 +104,11 @@ async fn person(world: &World) -> Person {
              INSERT INTO chat.budget_reservations (generation_id, user_id, credits, day, month)
                 VALUES ('{generation}', '{id}', 1, current_date, current_date);
              INSERT INTO chat.conversation_summaries (conversation_id, version, user_id, up_to, content, token_count, model)
-                VALUES ('{conversation}', 1, '{id}', '{message}', 'notes of the neighbour', 1, 'model')",
+                VALUES ('{conversation}', 1, '{id}', '{message}', 'notes of the neighbour', 1, 'model');
+             INSERT INTO chat.assessments (id, user_id, conversation_id) VALUES ('{}', '{id}', '{conversation}');
+             INSERT INTO chat.inbound_events (user_id, event_id, assessment_id, type)
+                VALUES ('{id}', 'event', '{conversation}', 'analysis_complete')",
+            new(),
             new(),
             new(),
             new(),
@@ -136,7 +140,7 @@ async fn insert_like(superuser: &mut Session, table: &str, person: &Person) -> S
     let id = id::new(shared::clock::Clock::system().now());
     format!(
         "INSERT INTO chat.{table} SELECT * FROM jsonb_populate_record(NULL::chat.{table},
-           '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\",
+           '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\", \"event_id\": \"another\",
                                 \"call_id\": \"{id}\", \"generation_id\": \"{id}\", \"starts_on\": \"2020-01-01\",
                                 \"version\": 2}}')",
         row.replace('\'', "''")
@@ -215,6 +219,9 @@ async fn nobody_reaches_a_neighbours_rows() {
     assert_eq!(
         through,
         [
+            "assessments GIVE",
+            "assessments SELECT",
+            "assessments UPDATE",
             "attempts GIVE",
             "attempts INSERT",
             "attempts SELECT",
@@ -241,6 +248,8 @@ async fn nobody_reaches_a_neighbours_rows() {
             "generations UPDATE",
             "idempotency_keys DELETE",
             "idempotency_keys SELECT",
+            "inbound_events DELETE",
+            "inbound_events SELECT",
             "messages GIVE",
             "messages INSERT",
             "messages SELECT",

@@ -126,7 +126,7 @@ enum Stored {
     Fenced,
 }
 
-fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage, book: &Book<'_>) {
+pub(super) fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage, book: &Book<'_>) {
     count("completed");
     context.wake.wake();
     let took =

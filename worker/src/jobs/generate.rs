@@ -93,7 +93,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
 }
 
 /// Tells the place in the line for the account's limit, and how long the reply will take from now.
-async fn queued(
+pub(super) async fn queued(
     context: &Context,
     log: &mut LogWriter,
     claim: &Claim,
@@ -109,7 +109,12 @@ async fn queued(
 }
 
 /// Tells that the text so far is void, and when there will be more.
-async fn retrying(log: &mut LogWriter, claim: &Claim, reason: ErrorClass, after: Duration) {
+pub(super) async fn retrying(
+    log: &mut LogWriter,
+    claim: &Claim,
+    reason: ErrorClass,
+    after: Duration,
+) {
     let model = claim.chain.first().map(|model| &model.name);
     let data = json!({
         "model": model,
@@ -121,7 +126,7 @@ async fn retrying(log: &mut LogWriter, claim: &Claim, reason: ErrorClass, after:
 }
 
 /// An earlier attempt may have shown text; whatever it was is void now.
-fn announce(log: &mut LogWriter, claim: &Claim) {
+pub(super) fn announce(log: &mut LogWriter, claim: &Claim) {
     let model = claim.chain.first().map(|model| &model.name);
     if claim.attempt > 1 {
         let data =
@@ -138,11 +143,13 @@ fn announce(log: &mut LogWriter, claim: &Claim) {
 async fn call(context: &Context, claim: &Claim, history: History) -> (Call, ContextUse) {
     let models = &context.config.upstream.models;
     let budget = context.config.history_tokens;
-    let background = background(&history.context_data);
+    let background = prompt::background(&history.context_data);
     let earlier = earlier(context, claim, &history).await;
     let summary = earlier.summary.as_ref();
     let read = history.messages.len();
+    let context_data = history.context_data;
     let turns = turns(history.messages, summary);
+    let language = prompt::language(&context_data, &turns);
     let input = PromptInput {
         context_type: claim.context_type,
         background: background.as_deref(),
@@ -150,6 +157,7 @@ async fn call(context: &Context, claim: &Claim, history: History) -> (Call, Cont
         turns: &turns,
         budget,
         concise: claim.chain.first().is_some_and(|model| model.free),
+        language,
     };
     let (used, shown) = prompt::used(&input);
     let count = |messages: usize| i64::try_from(messages).unwrap_or(i64::MAX);
@@ -214,14 +222,6 @@ fn turns(messages: Vec<HistoryMessage>, summary: Option<&Summary>) -> Vec<Turn> 
     newer.map(turn).collect()
 }
 
-/// What the client stored for the prompt, if it stored anything.
-fn background(context_data: &serde_json::Value) -> Option<String> {
-    let empty = context_data
-        .as_object()
-        .is_none_or(serde_json::Map::is_empty);
-    (!empty).then(|| context_data.to_string())
-}
-
 fn turn(message: HistoryMessage) -> Turn {
     Turn {
         sender: message.sender_type,
@@ -233,7 +233,12 @@ fn turn(message: HistoryMessage) -> Turn {
 }
 
 /// The claim was lost or given back: the call is closed already, only the books remain.
-async fn stopped(context: &Context, claim: &Claim, book: &mut Book<'_>, reason: AbortReason) {
+pub(super) async fn stopped(
+    context: &Context,
+    claim: &Claim,
+    book: &mut Book<'_>,
+    reason: AbortReason,
+) {
     match reason {
         AbortReason::Drained => {
             count("drained");

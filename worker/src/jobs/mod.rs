@@ -13,6 +13,7 @@ mod persist;
 mod replies;
 mod summary;
 mod title;
+mod welcome;
 
 pub(crate) use book::micro_credits;
 pub use calls::{Calls, note_calls};
@@ -54,7 +55,8 @@ pub async fn run(context: &Context, claim: &Claim, history: History) {
             generate::run(context, claim, history, &job).await
         }
         GenerationKind::Title => title::run(context, claim, &job).await,
-        GenerationKind::Welcome | GenerationKind::Support => {
+        GenerationKind::Welcome => welcome::run(context, claim, &job).await,
+        GenerationKind::Support => {
             tracing::warn!(generation.id = %claim.id, kind = %claim.kind, "this version cannot make it");
             put_back(
                 context,

@@ -4,17 +4,23 @@
 //! the turns keep their order; superseded replies are never among them; their tokens stay within
 //! the budget, which only the newest turn alone may exceed.
 
+mod assessment;
 mod history;
+mod indonesian;
 mod summary;
 mod system;
 mod title;
+mod welcome;
 
+use shared::domain::assessment::Language;
 use shared::domain::{Attachment, ContextType, SenderType, estimate_tokens};
 
 use crate::upstream::{ChatMessage, ChatRole};
 
+pub use assessment::{background, language};
 pub use summary::{SUMMARY_MAX_TOKENS, build_summary, clean_summary};
 pub use title::{MAX_TITLE_CHARS, TITLE_MAX_TOKENS, build_title, clean_title};
+pub use welcome::{WelcomeInput, build_welcome};
 
 /// What an image counts against the budget, in tokens; providers charge between 85 and 1,600.
 pub const IMAGE_TOKENS: u32 = 800;
@@ -69,6 +75,8 @@ pub struct PromptInput<'a> {
     pub budget: u32,
     /// Asks for a short answer: free models are slow and cut at few tokens.
     pub concise: bool,
+    /// The language of the system prompt, where there is one in it.
+    pub language: Language,
 }
 
 /// The messages to send.
@@ -79,6 +87,7 @@ pub fn build(input: &PromptInput<'_>) -> Vec<ChatMessage> {
         input.background,
         input.summary,
         input.concise,
+        input.language,
     );
     let turns = shown(input);
     let mut messages = vec![ChatMessage::text(ChatRole::System, system)];

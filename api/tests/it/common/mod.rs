@@ -86,7 +86,8 @@ impl TestApp {
 
     /// With settings of the worker's own.
     pub(crate) fn start_worker_with(&mut self, settings: &[(&'static str, &str)]) {
-        let worker = TestWorker::start(&self.env, &self.simulator, &self.clock, settings);
+        let (env, simulator) = (&self.env, &self.simulator);
+        let worker = TestWorker::start(env, simulator, &self.clock, &self.settings, settings);
         self.worker = Some(worker);
     }
 

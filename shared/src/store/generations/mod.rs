@@ -13,6 +13,7 @@ mod places;
 mod reconcile;
 mod regenerate;
 mod room;
+mod welcome;
 
 pub use accept::{
     Accepted, Concurrency, NewGeneration, NewMessage, accept, accept_alone, lock_conversation,
@@ -32,6 +33,7 @@ pub use places::{Look, parked, wake_after, wake_lost};
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
 pub use room::Room;
+pub use welcome::{WELCOME_DEADLINE, welcome};
 
 use serde_json::Value;
 use sqlx::types::Json;
