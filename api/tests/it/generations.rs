@@ -36,6 +36,12 @@ async fn a_completed_generation_has_its_reply_and_what_it_took() {
       },
       "assistant_message_id": "[id 2]",
       "attempts": 1,
+      "context": {
+        "budget": 6000,
+        "dropped": 0,
+        "summarised": 0,
+        "used": 1
+      },
       "conversation_id": "[id 1]",
       "id": "[id 4]",
       "is_free_model": true,

@@ -106,6 +106,12 @@ async fn a_client_that_waits_gets_the_reply() {
       "generation": {
         "assistant_message_id": "[id 2]",
         "attempts": 1,
+        "context": {
+          "budget": 6000,
+          "dropped": 0,
+          "summarised": 0,
+          "used": 4
+        },
         "conversation_id": "[id 1]",
         "id": "[id 4]",
         "is_free_model": true,
