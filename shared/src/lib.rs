@@ -8,8 +8,10 @@
 pub mod clock;
 pub mod config;
 pub mod crypto;
+pub mod desk;
 pub mod domain;
 pub mod id;
+pub mod knowledge;
 pub mod lifecycle;
 pub mod limits;
 pub mod metrics;

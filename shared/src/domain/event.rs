@@ -29,6 +29,8 @@ super::named_enum! {
         Cancelled = "generation.cancelled",
         /// Title, status or metadata changed; `{conversation}`, with the status `deleted` once it is gone.
         ConversationUpdated = "conversation.updated",
+        /// A file goes into the knowledge base; `{ingestion}`, to those who watch it.
+        KnowledgeProgress = "knowledge.progress",
     }
 }
 

@@ -5,18 +5,25 @@ mod credits;
 mod event;
 mod fleet;
 mod generation;
+mod knowledge;
 mod message;
 mod notification;
 mod parked;
 pub mod timestamp;
 mod user;
 
-pub use conversation::{ContextType, Conversation, ConversationStatus, DEFAULT_TITLE};
+pub use conversation::{
+    ContextType, Conversation, ConversationStatus, DEFAULT_TITLE, SupportState,
+};
 pub use event::{Event, EventType};
 pub use fleet::{DeadLetter, DeadLetterCount, FleetWorker, Queue, WorkerStatus};
 pub use generation::{
     FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus, Priority, Timings,
     Usage,
+};
+pub use knowledge::{
+    EmbeddingProfile, EntryText, Ingestion, IngestionKind, IngestionStatus, KnowledgeDocument, Leg,
+    SkippedRow,
 };
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
 pub use notification::{

@@ -24,6 +24,8 @@ super::named_enum! {
         Failed = "chat.generation.failed",
         /// A generation was cancelled.
         Cancelled = "chat.generation.cancelled",
+        /// A person should answer in a conversation of the help desk.
+        Escalated = "chat.support.escalated",
     }
 }
 

@@ -18,6 +18,7 @@ pub mod feedback;
 pub mod fleet;
 pub mod generations;
 pub mod idempotency;
+pub mod knowledge;
 pub mod ledger;
 pub mod maintenance;
 pub mod messages;
@@ -26,6 +27,7 @@ mod names;
 pub mod notifications;
 mod operator;
 pub mod queues;
+pub mod support;
 mod tx;
 
 pub use config::{DbConfig, Pooler};

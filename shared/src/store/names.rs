@@ -7,8 +7,8 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
-    GenerationKind, GenerationStatus, NotificationType, Priority, SenderType, WaitsFor,
-    WorkerStatus,
+    GenerationKind, GenerationStatus, IngestionKind, IngestionStatus, NotificationType, Priority,
+    SenderType, SupportState, WaitsFor, WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -43,9 +43,12 @@ text_in_sql!(
     FailureCode,
     GenerationKind,
     GenerationStatus,
+    IngestionKind,
+    IngestionStatus,
     NotificationType,
     Priority,
     SenderType,
+    SupportState,
     WaitsFor,
     WorkerStatus,
 );

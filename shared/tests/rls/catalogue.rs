@@ -16,10 +16,19 @@ const POLICIES: &str = "
     SELECT tablename::text, policyname::text, roles::text, COALESCE(qual, with_check), COALESCE(with_check, qual), cmd
     FROM pg_policies WHERE schemaname = 'chat' ORDER BY 1, 2";
 
-/// Tables about nobody, where the grants say all: sqlx's own list of migrations, where notifications
-/// go, the queues and the register of workers.
-const NOBODYS: [&str; 4] = [
+/// Tables about nobody, where the grants say all: sqlx's own list of migrations, the knowledge base,
+/// where notifications go, the queues and the register of workers.
+const NOBODYS: [&str; 13] = [
     "_sqlx_migrations",
+    "knowledge_chunks",
+    "knowledge_collections",
+    "knowledge_documents",
+    "knowledge_ingestions",
+    "knowledge_profiles",
+    "knowledge_rows",
+    "knowledge_synonyms",
+    "knowledge_vectors",
+    "knowledge_words",
     "notification_destinations",
     "queues",
     "workers",
