@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::clock::Clock;
+use shared::knowledge::Vocabularies;
 use shared::redis::Redis;
 use shared::store::Db;
 use tokio::sync::Notify;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::jobs::{Calls, Replies};
+use crate::knowledge::Embedder;
 use crate::outbound::Wake;
 use crate::pacing::Pacing;
 use crate::progress::Progress;
@@ -37,6 +39,10 @@ pub struct Context {
     pub upstream: Client,
     /// The limits of the upstream's account.
     pub pacing: Pacing,
+    /// Texts to vectors.
+    pub embedder: Arc<Embedder>,
+    /// The words of the knowledge base.
+    pub vocabularies: Vocabularies,
     /// What runs here right now.
     pub running: Running,
     /// Which queues may be taken from.

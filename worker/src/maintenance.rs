@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::store::knowledge::ingestions;
 use shared::store::{StoreResult, fleet, maintenance, notifications};
 
 use crate::context::Context;
@@ -38,13 +39,15 @@ pub async fn pass(context: &Context) -> StoreResult<bool> {
     let expired = maintenance::expire_idempotency_keys(&mut tx, BATCH).await?;
     let workers = fleet::forget(&mut tx).await?;
     let forgotten = notifications::forget(&mut tx, BATCH).await?;
+    let abandoned = ingestions::discard_abandoned(&mut tx).await?;
     tx.commit().await?;
-    if partitions > 0 || expired > 0 || workers > 0 || forgotten > 0 {
+    if partitions > 0 || expired > 0 || workers > 0 || forgotten > 0 || abandoned > 0 {
         tracing::info!(
             partitions,
             expired_keys = expired,
             forgotten_workers = workers,
             forgotten_notifications = forgotten,
+            abandoned_uploads = abandoned,
             "maintained"
         );
     }

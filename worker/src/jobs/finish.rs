@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::domain::{Generation, GenerationStatus, Usage};
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
@@ -12,7 +12,10 @@ use shared::store::generations::{self, Claim, Finish, Finished, Next};
 use super::book::{Book, micro_credits, since};
 use super::{attempt, count, events, persist};
 use crate::context::Context;
-use crate::upstream::Answer;
+use crate::upstream::{Answer, Model, TokenUsage};
+
+/// What names an answer that no model gave, where a model would stand.
+const TEMPLATE: &str = "template";
 
 /// Stores the answer, or books it as wasted where somebody else owns the row.
 ///
@@ -24,11 +27,15 @@ pub(super) async fn store(
     book: &Book<'_>,
     answer: &Answer,
     log: &LogWriter,
+    support: Option<Value>,
 ) {
     let now = context.clock.now();
     let usage = usage(context, book, answer);
     let first_token_ms_ago = answer.first_token_at.map(|at| since(&context.clock, at));
-    let metadata = json!({ "model": usage.model, "finish_reason": answer.finish_reason });
+    let mut metadata = json!({ "model": usage.model, "finish_reason": answer.finish_reason });
+    if let Some(support) = support {
+        metadata["support"] = support;
+    }
     let reply_id = id::new_after(now, Some(claim.id));
     let reply = Arc::new(Finish {
         id: claim.id,
@@ -86,6 +93,23 @@ pub(super) async fn store(
             book.book_wasted(&usage).await;
         }
         None => {}
+    }
+}
+
+/// What is stored in place of an answer that no model gave: it cost nothing.
+pub(super) fn template(text: String) -> Answer {
+    Answer {
+        text,
+        incomplete: false,
+        finish_reason: "stop".to_owned(),
+        model: Model::new(TEMPLATE, true),
+        model_served: TEMPLATE.to_owned(),
+        upstream_id: None,
+        usage: Some(TokenUsage {
+            cost: Some(rust_decimal::Decimal::ZERO),
+            ..TokenUsage::default()
+        }),
+        first_token_at: None,
     }
 }
 

@@ -9,6 +9,7 @@ use shared::store::generations::{self, Claim, History, HistoryMessage};
 use tokio::sync::mpsc;
 
 use super::book::Book;
+use super::support::Desk;
 use super::{
     attempt, count, events, finish, give_up, is_last_round, paced, persist, put_back,
     unless_aborted,
@@ -18,7 +19,14 @@ use crate::prompt::{self, PromptInput, Turn};
 use crate::queue::{AbortReason, RunningJob};
 use crate::upstream::{self, Call, ErrorClass, Outcome};
 
-pub(super) async fn run(context: &Context, claim: &Claim, history: History, job: &RunningJob<'_>) {
+/// Makes the reply; `desk` is what the help desk knows, in its conversations.
+pub(super) async fn run(
+    context: &Context,
+    claim: &Claim,
+    history: History,
+    job: &RunningJob<'_>,
+    desk: Option<&Desk>,
+) {
     let mut log = events::writer(context, claim);
     announce(&mut log, claim);
     if history.messages.is_empty() {
@@ -30,7 +38,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
         )
         .await;
     }
-    let call = call(context, claim, history);
+    let call = call(context, claim, history, desk);
     let (sender, notes) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "completion", sender);
     let referee = paced(context, claim);
@@ -47,7 +55,8 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
     );
     match outcome {
         Ok(Ok(Outcome::Completed(answer))) => {
-            finish::store(context, claim, &book, &answer, &log).await
+            let record = desk.map(|desk| desk.record(false));
+            finish::store(context, claim, &book, &answer, &log, record).await
         }
         Ok(Ok(Outcome::PutBack {
             after,
@@ -73,9 +82,16 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
             retrying(&mut log, claim, reason, after).await;
             put_back(context, claim, after, false, &detail).await;
         }
-        Ok(Ok(Outcome::Failed { code, detail, .. })) => {
-            give_up(context, claim, code, &detail).await
-        }
+        Ok(Ok(Outcome::Failed { code, detail, .. })) => match desk {
+            Some(desk) if code.retryable() => {
+                tracing::warn!(generation.id = %claim.id, detail, "the help desk answers without a model");
+                desk.failed(context, claim).await;
+                let answer = finish::template(desk.template());
+                let record = Some(desk.record(true));
+                finish::store(context, claim, &book, &answer, &log, record).await
+            }
+            _ => give_up(context, claim, code, &detail).await,
+        },
         Ok(Err(_)) => {
             book.book_dropped("deadline").await;
             give_up(
@@ -132,14 +148,16 @@ fn announce(log: &mut LogWriter, claim: &Claim) {
     );
 }
 
-fn call(context: &Context, claim: &Claim, history: History) -> Call {
+fn call(context: &Context, claim: &Claim, history: History, desk: Option<&Desk>) -> Call {
     let models = &context.config.upstream.models;
     let background = background(&history.context_data);
+    let desk = desk.map(Desk::background);
     let turns: Vec<Turn> = history.messages.into_iter().map(turn).collect();
     Call {
         messages: prompt::build(&PromptInput {
             context_type: claim.context_type,
             background: background.as_deref(),
+            desk: desk.as_deref(),
             turns: &turns,
             budget: context.config.history_tokens,
             concise: claim.chain.first().is_some_and(|model| model.free),

@@ -10,6 +10,7 @@ mod finish;
 mod generate;
 mod persist;
 mod replies;
+mod support;
 mod title;
 
 pub use calls::{Calls, note_calls};
@@ -17,7 +18,7 @@ pub use replies::{Replies, WaitingReplies, store_replies};
 
 use std::time::Duration;
 
-use shared::domain::{FailureCode, GenerationError, GenerationKind};
+use shared::domain::{ContextType, FailureCode, GenerationError, GenerationKind};
 use shared::push::Ended;
 use shared::store::generations::{self, Claim, Failed, History};
 
@@ -42,8 +43,14 @@ pub async fn run(context: &Context, claim: &Claim, history: History) {
         metrics::histogram!(shared::metrics::PICKUP).record(pickup);
     }
     match claim.kind {
+        // Whatever way a message came into a conversation of the help desk, it is looked up.
+        GenerationKind::Reply | GenerationKind::Regenerate | GenerationKind::Support
+            if claim.context_type == ContextType::Support =>
+        {
+            support::run(context, claim, history, &job).await
+        }
         GenerationKind::Reply | GenerationKind::Regenerate => {
-            generate::run(context, claim, history, &job).await
+            generate::run(context, claim, history, &job, None).await
         }
         GenerationKind::Title => title::run(context, claim, &job).await,
         GenerationKind::Welcome | GenerationKind::Support => {

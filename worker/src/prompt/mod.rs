@@ -4,6 +4,7 @@
 //! the turns keep their order; superseded replies are never among them; their tokens stay within
 //! the budget, which only the newest turn alone may exceed.
 
+mod desk;
 mod history;
 mod system;
 mod title;
@@ -12,6 +13,7 @@ use shared::domain::{Attachment, ContextType, SenderType, estimate_tokens};
 
 use crate::upstream::{ChatMessage, ChatRole};
 
+pub use desk::{desk, entry};
 pub use title::{MAX_TITLE_CHARS, TITLE_MAX_TOKENS, build_title, clean_title};
 
 /// What an image counts against the budget, in tokens; providers charge between 85 and 1,600.
@@ -59,6 +61,8 @@ pub struct PromptInput<'a> {
     /// Facts about the conversation for the model to use, for example the context the client
     /// stored with it. Cut at [`MAX_BACKGROUND_TOKENS`].
     pub background: Option<&'a str>,
+    /// What the help desk found. As long as it is.
+    pub desk: Option<&'a str>,
     /// The stored messages, oldest first; the last one is what is to be answered.
     pub turns: &'a [Turn],
     /// The most tokens of history, `MAX_CONVERSATION_HISTORY_TOKENS`.
@@ -70,7 +74,12 @@ pub struct PromptInput<'a> {
 /// The messages to send.
 #[must_use]
 pub fn build(input: &PromptInput<'_>) -> Vec<ChatMessage> {
-    let system = system::prompt(input.context_type, input.background, input.concise);
+    let system = system::prompt(
+        input.context_type,
+        input.background,
+        input.desk,
+        input.concise,
+    );
     let turns = history::within(input.turns, input.budget);
     let mut messages = vec![ChatMessage::text(ChatRole::System, system)];
     messages.extend(turns.into_iter().map(history::message));

@@ -289,19 +289,19 @@ impl Client {
     }
 }
 
-fn endpoint(base: &Url, path: &str) -> Url {
+pub(super) fn endpoint(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
     url
 }
 
-fn bearer(key: &Key) -> Option<HeaderValue> {
+pub(super) fn bearer(key: &Key) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", key.secret()?)).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-fn is_this_machine(url: &Url) -> bool {
+pub(super) fn is_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost"
         || host
