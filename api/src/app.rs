@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
+use shared::knowledge::Vocabularies;
 use shared::lifecycle::Lifecycle;
 use shared::models::ModelsConfig;
 use shared::operator::Operator;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub operator: Operator,
     /// How long the queues are.
     pub backlog: Arc<Backlog>,
+    /// The words of the knowledge base.
+    pub vocabularies: Vocabularies,
     /// Asks the upstream for a sign of life.
     pub upstream: reqwest::Client,
 }
@@ -112,6 +115,7 @@ impl AppState {
             streams,
             operator,
             backlog,
+            vocabularies: Vocabularies::default(),
             upstream,
         })))
     }

@@ -23,6 +23,8 @@ use crate::error::{self, Code};
         (name = "messages", description = "Turns of a conversation, and asking for replies."),
         (name = "generations", description = "The work that makes one reply."),
         (name = "push", description = "Events as they happen."),
+        (name = "knowledge", description = "The help desk's knowledge base: uploads, entries, search. For administrators."),
+        (name = "support", description = "The help desk's chat."),
         (name = "operations", description = "Health and measurements."),
         (name = "internal", description = "The operator's view: queues, dead letters, dead notifications, workers. With a service key."),
     ),
@@ -90,9 +92,12 @@ fn name_enums(schemas: &mut Value) {
         FailureCode,
         GenerationKind,
         GenerationStatus,
+        IngestionKind,
+        IngestionStatus,
         NotificationType,
         Priority,
         SenderType,
+        SupportState,
         WorkerStatus,
     );
 }

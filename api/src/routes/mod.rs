@@ -8,12 +8,14 @@ mod feedback;
 mod generations;
 mod health;
 mod internal;
+mod knowledge;
 mod messages;
 mod model;
 mod parameters;
 mod regenerate;
 mod reply;
 mod socket;
+mod support;
 mod view;
 
 use parameters::{IdempotencyHeader, IfMatchHeader, LastEventIdHeader, PreferHeader};
@@ -29,6 +31,8 @@ use crate::error::{Code, Problem};
 use crate::{console, docs, middleware, openapi};
 
 pub(crate) use generations::load as load_generation;
+pub(crate) use knowledge::UPLOADS;
+pub(crate) use support::{PATH as SUPPORT_CHAT, WAIT as SUPPORT_WAIT};
 
 /// The documented routes.
 pub(crate) fn table() -> OpenApiRouter<AppState> {
@@ -50,6 +54,24 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(events::of_conversation))
         .routes(routes!(socket::ticket))
         .routes(routes!(socket::open))
+        .routes(routes!(
+            knowledge::ingestions::upload,
+            knowledge::ingestions::list
+        ))
+        .routes(routes!(knowledge::ingestions::read))
+        .routes(routes!(knowledge::ingestions::cancel))
+        .routes(routes!(knowledge::progress::follow))
+        .routes(routes!(
+            knowledge::documents::create,
+            knowledge::documents::list
+        ))
+        .routes(routes!(
+            knowledge::documents::read,
+            knowledge::documents::replace,
+            knowledge::documents::delete
+        ))
+        .routes(routes!(knowledge::search::find))
+        .routes(routes!(support::chat))
         .routes(routes!(internal::queues::list))
         .routes(routes!(internal::queues::pause))
         .routes(routes!(internal::queues::resume))
