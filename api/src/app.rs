@@ -13,14 +13,16 @@ use shared::operator::Operator;
 use shared::push::Hub;
 use shared::redis::Redis;
 use shared::store::Db;
+use shared::vitals;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::backlog::{self, Backlog};
 use crate::gate::Gate;
+use crate::probes::Probes;
 use crate::streams::Streams;
-use crate::{error, middleware, routes};
+use crate::{activity, error, middleware, routes};
 
 /// Feeds that may read what they missed at the same time.
 const CATCHING_UP: usize = 4;
@@ -59,10 +61,12 @@ pub struct Parts {
     pub vocabularies: Vocabularies,
     /// Asks the upstream for a sign of life.
     pub upstream: reqwest::Client,
+    /// What health checks remember.
+    pub probes: Probes,
 }
 
 impl AppState {
-    /// Puts the parts together and starts the hub and the watch over the queues as tasks of
+    /// Puts the parts together and starts the hub and the watch over queues and servers as tasks of
     /// `lifecycle`. `view` is the database as operators see it.
     ///
     /// # Errors
@@ -97,6 +101,14 @@ impl AppState {
         lifecycle.run("backlog", async move {
             closed.run_until_cancelled(watching).await;
         });
+        let shown = futures::future::join(
+            vitals::watch(db.clone(), redis.clone()),
+            activity::watch(operator.clone()),
+        );
+        let closed = closing.clone();
+        lifecycle.run("vitals", async move {
+            closed.run_until_cancelled(shown).await;
+        });
         // Several parts of one process may do this; the first one wins and all are the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let upstream = reqwest::Client::builder()
@@ -117,6 +129,7 @@ impl AppState {
             backlog,
             vocabularies: Vocabularies::default(),
             upstream,
+            probes: Probes::default(),
         })))
     }
 }

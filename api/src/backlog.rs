@@ -14,6 +14,7 @@ use shared::domain::Priority;
 use shared::operator::Operator;
 use shared::store::StoreResult;
 use shared::store::queues::{self, Load};
+use shared::vitals;
 use tokio::time::Instant;
 
 use crate::error::{Code, Problem, Result};
@@ -137,6 +138,7 @@ pub async fn watch(operator: Operator, backlog: std::sync::Arc<Backlog>) {
         match look(&operator).await {
             Ok(loads) => {
                 known = true;
+                vitals::show_queues(&loads);
                 backlog.learn(loads, asked);
             }
             Err(error) => {
@@ -151,7 +153,11 @@ pub async fn watch(operator: Operator, backlog: std::sync::Arc<Backlog>) {
     }
 }
 
-async fn look(operator: &Operator) -> StoreResult<Vec<Load>> {
+/// How the queues are, as somebody measured them lately.
+///
+/// # Errors
+/// When the database is away.
+pub(crate) async fn look(operator: &Operator) -> StoreResult<Vec<Load>> {
     let mut tx = operator.view.operator().await?;
     let loads = queues::loads(&mut tx, FRESH).await?;
     tx.commit().await?;

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use shared::clock::Clock;
+use shared::traces::{Traces, TracesError};
 
 use crate::auth::Authenticator;
 use crate::config::ApiConfig;
@@ -21,19 +22,35 @@ pub struct Parts {
     pub clock: Clock,
     /// Verifies credentials.
     pub auth: Authenticator,
+    /// Where spans go.
+    pub traces: Traces,
+}
+
+/// A part could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The client for `JWT_JWKS_URL`.
+    #[error("failed to prepare JWT_JWKS_URL")]
+    Keys(#[from] reqwest::Error),
+    /// The client for traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
 }
 
 impl Gate {
-    /// Prepares the verification of credentials.
+    /// Prepares the verification of credentials and the sending of traces.
     ///
     /// # Errors
-    /// When the client for `JWT_JWKS_URL` cannot be made.
-    pub fn new(config: ApiConfig, clock: Clock) -> Result<Self, reqwest::Error> {
+    /// When a client cannot be made.
+    pub fn new(config: ApiConfig, clock: Clock) -> Result<Self, GateError> {
         let auth = Authenticator::new(&config.auth, clock.clone())?;
+        let version = env!("CARGO_PKG_VERSION");
+        let traces = Traces::start(&config.traces, "balas-api", version, clock.clone())?;
         Ok(Self(Arc::new(Parts {
             config,
             clock,
             auth,
+            traces,
         })))
     }
 }

@@ -43,6 +43,8 @@ enum Command {
     Migrate,
     /// Print the OpenAPI document.
     Openapi,
+    /// Ask the process that listens on PORT of this machine whether it is ready; fails when it is not.
+    Healthcheck,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Serve => run_serve(),
         Command::Migrate => run_migrate(),
         Command::Openapi => print_openapi(),
+        Command::Healthcheck => run_healthcheck(),
     };
     outcome.unwrap_or_else(|error| {
         // Also before there is a log to write to.
@@ -80,8 +83,18 @@ fn run_serve() -> anyhow::Result<ExitCode> {
     outcome
 }
 
+/// Needs no other variable than those of the address, so that it works wherever the process does.
+fn run_healthcheck() -> anyhow::Result<ExitCode> {
+    let mut vars = Vars::from_process();
+    let address = config::address(&mut vars);
+    vars.finish()?;
+    shared::healthcheck::ask(address)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
     metrics::install();
+    metrics::identify("balas-api", env!("CARGO_PKG_VERSION"));
     for warning in config.api.warnings() {
         tracing::warn!("{warning}");
     }
@@ -92,7 +105,8 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let server = config.api.server.clone();
     let db = Db::connect_lazy(&config.db, ServingRole::Api)?;
     let redis = Redis::connect_lazy(&config.redis)?;
-    let gate = Gate::new(config.api, Clock::system()).context("failed to prepare JWT_JWKS_URL")?;
+    let gate = Gate::new(config.api, Clock::system())?;
+    let traces = gate.traces.clone();
     let view = Db::connect_lazy(&config.operator_db, ServingRole::Operator)?;
     let state = AppState::new(
         gate,
@@ -129,6 +143,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     // Connections that do not take part in it are cut off.
     let closed = async { tokio::join!(view.close(), db.close()) };
     let _ = tokio::time::timeout(CLOSING, closed).await;
+    let _ = tokio::task::spawn_blocking(move || traces.stop()).await;
     tracing::info!("stopped");
     Ok(code)
 }

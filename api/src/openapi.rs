@@ -22,6 +22,7 @@ use crate::error::{self, Code};
         (name = "conversations", description = "Threads of messages of one user."),
         (name = "messages", description = "Turns of a conversation, and asking for replies."),
         (name = "generations", description = "The work that makes one reply."),
+        (name = "usage", description = "What calls of models took: tokens and credits."),
         (name = "push", description = "Events as they happen."),
         (name = "knowledge", description = "The help desk's knowledge base: uploads, entries, search. For administrators."),
         (name = "support", description = "The help desk's chat."),

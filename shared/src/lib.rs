@@ -5,11 +5,13 @@
 //!
 //! This crate may not name axum, apalis, lapin or the upstream's JSON.
 
+pub mod budgets;
 pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod desk;
 pub mod domain;
+pub mod healthcheck;
 pub mod id;
 pub mod knowledge;
 pub mod lifecycle;
@@ -25,3 +27,5 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tickets;
+pub mod traces;
+pub mod vitals;

@@ -1,8 +1,12 @@
 //! Every metric of Balas, declared in one place: name, help and unit.
+//!
+//! The values of every label are few and known: routes and not paths, models that were asked for (an operator
+//! lists those) and not what an upstream or a client calls them, classes of errors and not their texts.
 
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $kind:ident $constant:ident = $name:literal $([$($bucket:literal),+])?;)+) => {
@@ -42,20 +46,48 @@ metrics! {
     /// Time from request to response, in seconds, by method, route and status_code.
     histogram HTTP_REQUEST_DURATION = "http_request_duration_seconds"
         [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0];
-    /// Calls of the upstream by model and status.
+    /// 1, by service and version.
+    gauge BUILD_INFO = "balas_build_info";
+    /// Calls of the upstream by model and status (completed, or the class of the error).
     counter OPENROUTER_REQUESTS = "openrouter_requests_total";
     /// Tokens by model and type (prompt, completion).
     counter TOKEN_USAGE = "token_usage_total";
-    /// Credits spent, in millionths, by model, operation and wasted.
+    /// Credits that the upstream says were spent, in millionths, by model, operation (completion, title) and wasted
+    /// (true: nobody got anything for them).
     counter UPSTREAM_COST = "upstream_cost_micro_credits_total";
-    /// Queued generations that are not parked, by priority.
+    /// Questions to the upstream about costs that were unknown, by outcome (settled, not_yet, failed, given_up).
+    counter COST_QUESTIONS = "cost_questions_total";
+    /// Budgets of which four fifths were used, once a period, by scope (user, total) and period (day, month).
+    counter BUDGET_WARNINGS = "budget_warnings_total";
+    /// Requests that met a budget that is used up, by scope, period and outcome (refused, free_model).
+    counter BUDGET_EXHAUSTED = "budget_exhausted_total";
+    /// People and models that took far more than before, once a day each, by about (user, model) and unit
+    /// (credits, tokens).
+    counter USAGE_ANOMALIES = "usage_anomalies_total";
+    /// Calls of free models by model, user_tier (free, premium; background for titles) and success (true, false).
+    counter FREE_REQUESTS = "free_model_requests_total";
+    /// Time that calls of free models took until they ended well, in seconds, by model.
+    histogram FREE_RESPONSE_TIME = "free_model_response_time_seconds"
+        [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 90.0];
+    /// Calls of free models that failed by model and error_type.
+    counter FREE_ERRORS = "free_model_errors_total";
+    /// Conversations in which something was asked for in the last five minutes; counted up to the newest 100,000
+    /// generations. The same on every API process: take the largest.
+    gauge CONVERSATIONS_ACTIVE = "conversations_active";
+    /// Queued generations that are not parked, by priority. The same on every process: take the largest.
     gauge QUEUE_DEPTH = "generation_queue_depth";
-    /// Queued generations that wait for their turn or for a place of their person, by priority.
+    /// Queued generations that wait for their turn or for a place of their person, by priority. The same on every
+    /// process: take the largest.
     gauge PARKED = "generation_parked";
-    /// How long the generation that is due for longest has been, in seconds, by priority.
+    /// How long the generation that is due for longest has been, in seconds, by priority. The same on every process:
+    /// take the largest.
     gauge OLDEST_WAIT = "generation_oldest_wait_seconds";
-    /// Whether operators have paused the queue, by priority: 1 or 0.
+    /// Whether operators have paused the queue, by priority: 1 or 0. The same on every process: take the largest.
     gauge QUEUE_PAUSED = "generation_queue_paused";
+    /// How long ago the queues were measured, in seconds; more than a few where no worker lives.
+    gauge QUEUE_MEASURED_AGE = "generation_queue_measured_age_seconds";
+    /// Workers that live and take work. The same on every process: take the largest.
+    gauge WORKERS = "fleet_workers";
     /// Requests that were refused because the queue is full, by priority.
     counter OVERLOADED = "overloaded_total";
     /// Time from acceptance to the start of the first attempt, in seconds.
@@ -73,14 +105,18 @@ metrics! {
     gauge BREAKER_STATE = "breaker_state";
     /// Calls of free models that the upstream still allows today.
     gauge FREE_CALLS_LEFT = "free_model_calls_left";
-    /// Credits bought less credits used.
+    /// Credits bought less credits used, as this worker read them last.
     gauge CREDITS_LEFT = "upstream_credits_left";
-    /// Time from start to end of an attempt, in seconds, by model and outcome.
+    /// When this worker last read the account, in seconds since 1970: one worker at a time does, so an old
+    /// reading says nothing.
+    gauge ACCOUNT_READ = "upstream_account_read_timestamp_seconds";
+    /// Time from start to end of an attempt, in seconds, by model (the first of its chain) and outcome (completed,
+    /// failed, put_back, fenced, lost, drained).
     histogram GENERATION_DURATION = "generation_duration_seconds"
         [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 90.0];
     /// Generations this worker runs right now.
     gauge IN_FLIGHT = "generations_in_flight";
-    /// Ends of attempts by outcome.
+    /// Ends of attempts by outcome (completed, failed, put_back, fenced, lost, drained).
     counter ATTEMPTS = "generation_attempts_total";
     /// Leases that ran out.
     counter LEASE_EXPIRED = "lease_expired_total";
@@ -119,6 +155,16 @@ metrics! {
     gauge PUSH_CONNECTIONS = "push_connections";
     /// Events that did not fit a listener's buffer.
     counter PUSH_DROPPED = "push_dropped_total";
+    /// Whether a server answers this process, by dependency (database, redis): 1 or 0.
+    gauge DEPENDENCY_UP = "dependency_up";
+    /// How long the last answer to a sign of life took, in seconds, by dependency (database, redis).
+    gauge DEPENDENCY_LATENCY = "dependency_latency_seconds";
+    /// Connections of this process to Postgres by state (busy, idle).
+    gauge DB_CONNECTIONS = "db_connections";
+    /// Commands of Redis that failed or got no answer in time; those that were then not tried are not counted.
+    counter REDIS_FAILURES = "redis_failures_total";
+    /// Batches of spans that the collector of traces did not take.
+    counter TRACE_FAILURES = "trace_export_failures_total";
 }
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -131,6 +177,7 @@ pub fn install() {
         // Fails only where a test has installed a recorder of its own.
         let _ = metrics::set_global_recorder(recorder);
         describe();
+        Collector::default().describe();
         handle
     });
 }
@@ -141,8 +188,14 @@ pub fn render() -> String {
     HANDLE
         .get()
         .map(|handle| {
+            Collector::default().collect();
             handle.run_upkeep();
             handle.render()
         })
         .unwrap_or_default()
+}
+
+/// Says what this process is.
+pub fn identify(service: &'static str, version: &'static str) {
+    metrics::gauge!(BUILD_INFO, "service" => service, "version" => version).set(1.0);
 }

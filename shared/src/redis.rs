@@ -173,6 +173,7 @@ impl Redis {
         if let Err(failure) = &outcome
             && !failure.is_answer()
         {
+            metrics::counter!(crate::metrics::REDIS_FAILURES).increment(1);
             let back_off = u64::try_from(BACK_OFF.as_millis()).unwrap_or(u64::MAX);
             self.retry_at
                 .store(self.elapsed() + back_off, Ordering::Relaxed);
@@ -190,6 +191,14 @@ impl Redis {
     /// When there is none.
     pub async fn ping(&self) -> Result<(), RedisFailure> {
         self.retry_at.store(0, Ordering::Relaxed);
+        self.command(&::redis::cmd("PING")).await
+    }
+
+    /// Asks Redis for a sign of life like any other command: not at all, if one failed a moment ago.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn probe(&self) -> Result<(), RedisFailure> {
         self.command(&::redis::cmd("PING")).await
     }
 

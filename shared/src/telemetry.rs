@@ -25,9 +25,10 @@ impl LogConfig {
         if EnvFilter::try_new(&level).is_err() {
             vars.problem("LOG_LEVEL", "must be a level or a list of directives");
         }
-        let format: String = vars.get("LOG_FORMAT", "json", "json or text");
-        if !matches!(format.as_str(), "json" | "text") {
-            vars.problem("LOG_FORMAT", "must be json or text");
+        let format: String = vars.get("LOG_FORMAT", "json", "json or, for people, pretty");
+        // What pretty was called at first.
+        if !matches!(format.as_str(), "json" | "pretty" | "text") {
+            vars.problem("LOG_FORMAT", "must be json or pretty");
         }
         Self {
             level,
@@ -52,7 +53,8 @@ pub fn init(config: &LogConfig) {
             .with_span_list(false)
             .try_init()
     } else {
-        builder.with_ansi(false).try_init()
+        let for_a_person = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(for_a_person).try_init()
     };
     drop(installed);
 }

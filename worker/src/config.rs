@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use shared::budgets::{AnomalyRules, BudgetsConfig};
 use shared::config::Vars;
 use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
+use shared::traces::TracesConfig;
 
+use crate::costs::CostsConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
 use crate::support_config::SupportConfig;
@@ -35,10 +38,20 @@ pub struct WorkerConfig {
     pub queue: QueueConfig,
     /// The limits of the upstream's account.
     pub pacing: PacingConfig,
+    /// How costs that come late are asked for.
+    pub costs: CostsConfig,
+    /// What may be spent.
+    pub budgets: BudgetsConfig,
+    /// What counts as far above the usual.
+    pub anomalies: AnomalyRules,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
     /// Where notifications go.
     pub notifications: NotificationsConfig,
+    /// Whether `/metrics` answers there.
+    pub enable_metrics: bool,
+    /// Where spans go.
+    pub traces: TracesConfig,
     /// Where probes and scrapers ask; nowhere unless set.
     pub health_address: Option<SocketAddr>,
     /// How long a part may make no progress before the worker ends itself; zero is for ever.
@@ -82,6 +95,9 @@ impl WorkerConfig {
             support: SupportConfig::from_vars(vars),
             pacing: PacingConfig::from_vars(vars),
             queue: QueueConfig::from_vars(vars),
+            costs: CostsConfig::from_vars(vars),
+            budgets: BudgetsConfig::from_vars(vars),
+            anomalies: AnomalyRules::from_vars(vars),
             history_tokens: vars.within(
                 "MAX_CONVERSATION_HISTORY_TOKENS",
                 6000,
@@ -89,10 +105,9 @@ impl WorkerConfig {
                 "tokens of history that a prompt may hold",
             ),
             notifications: NotificationsConfig::from_vars(vars),
-            health_address: vars.optional(
-                "HEALTH_ADDRESS",
-                "address and port for /health/live, /health/ready and /metrics; none unless set",
-            ),
+            enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
+            traces: TracesConfig::from_vars(vars),
+            health_address: health_address(vars),
             watchdog: vars.seconds(
                 "WATCHDOG_TIMEOUT",
                 "30",
@@ -107,6 +122,14 @@ impl WorkerConfig {
         }
         config
     }
+}
+
+/// Where probes and scrapers ask, `HEALTH_ADDRESS`.
+pub fn health_address(vars: &mut Vars) -> Option<SocketAddr> {
+    vars.optional(
+        "HEALTH_ADDRESS",
+        "address and port for /health/live, /health/ready and /metrics; none unless set",
+    )
 }
 
 impl QueueConfig {

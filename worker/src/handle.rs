@@ -12,6 +12,7 @@ use shared::store::generations::{self, Claim};
 use crate::context::Context;
 use crate::jobs;
 use crate::queue::{Job, QueueBackend};
+use crate::trace;
 
 /// How long a generation waits after its job panicked, times the attempts so far.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
@@ -40,12 +41,13 @@ async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle
     context.progress.begun();
     let Job { mut claim, place } = job;
     let history = std::mem::take(&mut claim.history);
+    let span = trace::attempt(&context, &mut claim);
     let claim = Arc::new(claim);
     let work = {
         let (context, claim) = (Arc::clone(&context), Arc::clone(&claim));
         lifecycle.spawn(async move {
             let _counted = context.tally.begin(claim.priority);
-            let job = jobs::run(&context, &claim, history);
+            let job = jobs::measured(&claim, span, jobs::run(&context, &claim, history));
             context.progress.watched(claim.token, job).await;
         })
     };

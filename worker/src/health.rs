@@ -27,6 +27,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Health {
+    /// Whether `/metrics` answers.
+    pub metrics: bool,
     /// What the worker does.
     pub progress: Arc<Progress>,
     /// Cancelled once it takes no more work.
@@ -113,7 +115,7 @@ impl Health {
         match path {
             "/health/live" => report(None),
             "/health/ready" => report(self.trouble()),
-            "/metrics" => plain(StatusCode::OK, shared::metrics::render()),
+            "/metrics" if self.metrics => plain(StatusCode::OK, shared::metrics::render()),
             _ => plain(StatusCode::NOT_FOUND, String::new()),
         }
     }
@@ -158,7 +160,8 @@ mod tests {
 
     #[test]
     fn readiness_turns_first_and_liveness_stays() {
-        let health = Health {
+        let mut health = Health {
+            metrics: true,
             progress: Arc::default(),
             stopping: CancellationToken::new(),
         };
@@ -174,6 +177,8 @@ mod tests {
         let trouble = |what: &str| (503, Some(what.to_owned()));
         assert_eq!(reason("/health/ready"), trouble("no database"));
         health.progress.renewed(true);
+        assert_eq!(reason("/health/ready"), trouble("old schema"));
+        health.progress.schema_is_current();
         assert_eq!(reason("/health/ready"), (200, None));
         health.progress.set_slow(true);
         assert_eq!(reason("/health/ready"), trouble("no progress"));
@@ -184,5 +189,7 @@ mod tests {
         assert_eq!(ask("/metrics").0, 200);
         assert_eq!(ask("/").0, 404);
         assert_eq!(health.answer(&Method::POST, "/metrics").status(), 405);
+        health.metrics = false;
+        assert_eq!(health.answer(&Method::GET, "/metrics").status(), 404);
     }
 }

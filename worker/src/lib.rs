@@ -4,8 +4,11 @@
 //! [`outbound`] names lapin.
 
 pub mod admin;
+pub mod anomalies;
+pub mod budgets;
 pub mod config;
 pub mod context;
+pub mod costs;
 pub mod drain;
 pub mod handle;
 pub mod health;
@@ -20,5 +23,6 @@ pub mod queue;
 pub mod roll_call;
 pub mod run;
 pub mod support_config;
+mod trace;
 pub mod upstream;
 pub mod watchdog;

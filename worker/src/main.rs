@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use shared::clock::Clock;
 use shared::config::Vars;
@@ -25,6 +26,8 @@ enum Command {
     /// Look at queues, workers and dead letters, and act on them. Reads DATABASE_URL, REDIS_URL and
     /// the models' variables.
     Admin(Admin),
+    /// Ask the worker that listens on HEALTH_ADDRESS of this machine whether it is ready; fails when it is not.
+    Healthcheck,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -36,7 +39,18 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::from_arg_matches(&matches)?.command {
         None | Some(Command::Run) => run(),
         Some(Command::Admin(admin)) => run_admin(admin),
+        Some(Command::Healthcheck) => run_healthcheck(),
     }
+}
+
+/// Needs no other variable than that of the address, so that it works wherever the worker does.
+fn run_healthcheck() -> anyhow::Result<ExitCode> {
+    let mut vars = Vars::from_process();
+    let address = worker::config::health_address(&mut vars);
+    vars.finish()?;
+    let address = address.context("HEALTH_ADDRESS is not set, so nobody can be asked")?;
+    shared::healthcheck::ask(address)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_admin(admin: Admin) -> anyhow::Result<ExitCode> {
@@ -57,6 +71,7 @@ fn run() -> anyhow::Result<ExitCode> {
     vars.finish()?;
     shared::telemetry::init(&config.log);
     shared::metrics::install();
+    shared::metrics::identify("balas-worker", env!("CARGO_PKG_VERSION"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

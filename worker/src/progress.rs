@@ -38,6 +38,7 @@ pub struct Progress {
     fetch_ended: AtomicBool,
     renew: AtomicU64,
     renewed: AtomicBool,
+    schema_current: AtomicBool,
     handed_on: AtomicU64,
     begun: AtomicU64,
     jobs: Mutex<HashMap<Uuid, Arc<AtomicU64>>>,
@@ -83,6 +84,11 @@ impl Progress {
     /// Whether the last renewal reached the database.
     pub fn renewed(&self, in_order: bool) {
         self.renewed.store(in_order, Ordering::Relaxed);
+    }
+
+    /// Every migration that this version needs has run.
+    pub fn schema_is_current(&self) {
+        self.schema_current.store(true, Ordering::Relaxed);
     }
 
     /// A claim was handed on to the handlers.
@@ -149,7 +155,10 @@ impl Progress {
         if self.slow.load(Ordering::Relaxed) {
             return Some("no progress");
         }
-        (!self.renewed.load(Ordering::Relaxed)).then_some("no database")
+        if !self.renewed.load(Ordering::Relaxed) {
+            return Some("no database");
+        }
+        (!self.schema_current.load(Ordering::Relaxed)).then_some("old schema")
     }
 
     fn jobs(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Arc<AtomicU64>>> {

@@ -12,6 +12,8 @@ use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
 use shared::redis::Redis;
 use shared::store::{Db, ServingRole, StoreError, fleet};
+use shared::traces::Traces;
+use shared::vitals;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -30,12 +32,14 @@ use crate::queue::{
 use crate::roll_call::roll_call;
 use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
-use crate::{handle, maintenance};
+use crate::{anomalies, budgets, costs, handle, maintenance};
 
 /// What closing may take when all jobs have ended: what remains has nothing to wait for.
 const CLOSING: Duration = Duration::from_secs(2);
 /// The same where jobs had to be left behind, so that the end comes within the grace and 5 s.
 const LEAVING: Duration = Duration::from_millis(300);
+/// How often a schema is looked at that is not known to be new enough.
+const SCHEMA_EVERY: Duration = Duration::from_secs(1);
 /// How long a worker that turned out to be deaf may take to give its work back.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 
@@ -113,6 +117,8 @@ pub async fn run_watched(
     sign_off(&context, patience).await;
     // Connections that do not take part in it are cut off.
     let _ = tokio::time::timeout(LEAVING, context.db.close()).await;
+    let traces = context.traces.clone();
+    let _ = tokio::task::spawn_blocking(move || traces.stop()).await;
     if !context.running.is_settled() {
         // Its leases run out, or the next start under this name frees it.
         tracing::warn!("worker stopped; not everything could be given back");
@@ -149,6 +155,9 @@ fn start_background(
     run("renew", Box::pin(renew(shared())));
     run("reconcile", Box::pin(reconcile(shared())));
     run("maintain", Box::pin(maintenance::maintain(shared())));
+    run("costs", Box::pin(costs::ask_for_costs(shared())));
+    run("budgets", Box::pin(budgets::watch_budgets(shared())));
+    run("anomalies", Box::pin(anomalies::watch_usage(shared())));
     run("gates", Box::pin(watch_gates(shared())));
     let asking = shared();
     let models = async move { watch_models(&asking.upstream).await };
@@ -157,6 +166,9 @@ fn start_background(
     let keys = async move { watch_keys(&rotating.upstream).await };
     run("keys", Box::pin(keys));
     run("account", Box::pin(watch_account(shared())));
+    let watching = vitals::watch(context.db.clone(), context.redis.clone());
+    run("vitals", Box::pin(watching));
+    run("schema", Box::pin(watch_schema(shared())));
     let progress = Arc::clone(&context.progress);
     run("beat", Box::pin(async move { progress.beat().await }));
     let looking = shared();
@@ -173,11 +185,32 @@ fn start_background(
     background.spawn(until(background, roll_call(shared())));
 }
 
+/// Looks until the schema is as new as this version, which it then stays.
+async fn watch_schema(context: Arc<Context>) {
+    loop {
+        match context.db.schema_is_current().await {
+            Ok(true) => {
+                context.progress.schema_is_current();
+                return std::future::pending().await;
+            }
+            Ok(false) => {
+                tracing::warn!("the schema is older than this version; run balas-api migrate")
+            }
+            Err(error) => tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "not known whether the schema is new enough"
+            ),
+        }
+        tokio::time::sleep(SCHEMA_EVERY).await;
+    }
+}
+
 fn open_health(context: &Context, lifecycle: &Lifecycle) -> anyhow::Result<Option<HealthPort>> {
     let Some(address) = context.config.health_address else {
         return Ok(None);
     };
     let health = Health {
+        metrics: context.config.enable_metrics,
         progress: Arc::clone(&context.progress),
         stopping: lifecycle.stopping().clone(),
     };
@@ -224,8 +257,11 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
     let db =
         Db::connect_lazy(&config.db, ServingRole::Worker).context("failed to use DATABASE_URL")?;
     let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
+    let version = env!("CARGO_PKG_VERSION");
+    let traces = Traces::start(&config.traces, "balas-worker", version, clock.clone())?;
     let upstream = Client::new(config.upstream.clone(), clock.clone())
-        .context("failed to build the upstream client")?;
+        .context("failed to build the upstream client")?
+        .traced(traces.clone());
     let account = account_name(&config);
     let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
     let (embedder, texts) = Embedder::new(
@@ -244,6 +280,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         clock,
         db,
         redis,
+        traces,
         upstream,
         pacing,
         embedder: Arc::new(embedder),

@@ -1,21 +1,25 @@
 //! What an operator sets for the API process.
 
 mod auth;
+mod broker;
 mod limits;
 mod server;
 
 use std::time::Duration;
 
 use secrecy::SecretString;
+use shared::budgets::{AnomalyRules, BudgetsConfig};
 use shared::config::Vars;
 use shared::models::ModelsConfig;
 use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
+use shared::traces::TracesConfig;
 
 pub use auth::AuthConfig;
+pub use broker::BrokerAddress;
 pub use limits::LimitConfig;
-pub use server::{AllowedOrigins, ServerConfig};
+pub use server::{AllowedOrigins, ServerConfig, address};
 
 /// Everything the process reads of its environment.
 #[derive(Clone, Debug)]
@@ -70,10 +74,22 @@ pub struct ApiConfig {
     pub auth: AuthConfig,
     /// How much it takes.
     pub limits: LimitConfig,
+    /// What may be spent.
+    pub budgets: BudgetsConfig,
+    /// What counts as far above the usual.
+    pub anomalies: AnomalyRules,
+    /// Tokens of history that a prompt may hold, for what is reserved of a budget.
+    pub history_tokens: u32,
     /// Whether `/metrics` answers.
     pub enable_metrics: bool,
     /// The upstream's address, asked by `/health?full=true` only.
     pub upstream_base_url: Option<String>,
+    /// The broker, asked by `/health` only.
+    pub broker: Option<BrokerAddress>,
+    /// Work that has waited for longer makes `/health` degraded; zero is never.
+    pub health_queue_wait: Duration,
+    /// Where spans go.
+    pub traces: TracesConfig,
 }
 
 impl ApiConfig {
@@ -83,12 +99,27 @@ impl ApiConfig {
             server: ServerConfig::from_vars(vars),
             auth: AuthConfig::from_vars(vars),
             limits: LimitConfig::from_vars(vars),
+            budgets: BudgetsConfig::from_vars(vars),
+            anomalies: AnomalyRules::from_vars(vars),
+            history_tokens: vars.within(
+                "MAX_CONVERSATION_HISTORY_TOKENS",
+                6000,
+                (100, 1_000_000),
+                "tokens of history that a prompt may hold; the API reckons with it what a reply may cost",
+            ),
             enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
             upstream_base_url: url(
                 vars,
                 "OPENROUTER_BASE_URL",
                 "the upstream's address; the API only asks it for /health?full=true",
             ),
+            broker: BrokerAddress::from_vars(vars),
+            health_queue_wait: vars.seconds(
+                "HEALTH_QUEUE_WAIT",
+                "60",
+                "seconds that work may wait before /health says degraded; 0 is never",
+            ),
+            traces: TracesConfig::from_vars(vars),
         }
     }
 

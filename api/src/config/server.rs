@@ -42,10 +42,8 @@ pub enum AllowedOrigins {
 
 impl ServerConfig {
     pub(super) fn from_vars(vars: &mut Vars) -> Self {
-        let host: IpAddr = vars.get("HOST", "127.0.0.1", "address to listen on");
-        let port: u16 = vars.get("PORT", "8080", "port to listen on; 0 takes a free one");
         Self {
-            address: SocketAddr::new(host, port),
+            address: address(vars),
             max_connections: vars.within(
                 "MAX_CONNECTIONS",
                 20_000,
@@ -78,6 +76,13 @@ impl ServerConfig {
             ),
         }
     }
+}
+
+/// Where the process listens, `HOST` and `PORT`.
+pub fn address(vars: &mut Vars) -> SocketAddr {
+    let host: IpAddr = vars.get("HOST", "127.0.0.1", "address to listen on");
+    let port: u16 = vars.get("PORT", "8080", "port to listen on; 0 takes a free one");
+    SocketAddr::new(host, port)
 }
 
 fn origins(vars: &mut Vars) -> AllowedOrigins {

@@ -83,6 +83,8 @@ codes! {
     ConversationArchived = "conversation_archived", CONFLICT, "Conversation archived";
     /// The generation has ended, so there is nothing to cancel.
     GenerationEnded = "generation_ended", CONFLICT, "Generation ended";
+    /// No person has taken this conversation over; take it first.
+    NotTakenOver = "not_taken_over", CONFLICT, "Not taken over";
     /// The ingestion has ended, so there is nothing to cancel.
     IngestionEnded = "ingestion_ended", CONFLICT, "Ingestion ended";
     /// The dead letter was replayed or discarded before.
@@ -115,6 +117,8 @@ codes! {
     UpgradeRequired = "upgrade_required", UPGRADE_REQUIRED, "WebSocket upgrade required";
     /// Too many requests; `Retry-After` says when the next one may come.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// A budget is used up; `resets_at` and `Retry-After` say when the next one begins.
+    BudgetExhausted = "budget_exhausted", TOO_MANY_REQUESTS, "Budget used up";
     /// Too many event streams and WebSockets are open at once; close one first.
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS, "Too many open streams";
     /// The request line and the headers are larger than 32 KiB together, or more than 100.

@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use crate::middleware::{RequestId, TraceParent};
+use shared::traces::TraceParent;
+
+use crate::middleware::RequestId;
 
 /// Request id and trace context, as the outermost layer found or made them.
 #[derive(Clone, Debug, Default)]

@@ -15,5 +15,5 @@ pub use deadline::deadline;
 pub use headers::security_headers;
 pub use observe::{observe, refused};
 pub use panic::on_panic;
-pub use request_id::{REQUEST_ID, RequestId, TRACEPARENT, TraceParent};
+pub use request_id::{REQUEST_ID, RequestId, TRACEPARENT, caller_of};
 pub use strangers::{public, slow_down_strangers};

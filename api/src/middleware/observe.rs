@@ -7,24 +7,29 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{Method, StatusCode};
-use tracing::{Instrument as _, Span};
+use shared::traces::{Kind, Span, TraceParent, Traces};
+use tracing::Instrument as _;
 
 use super::client_ip::ClientIp;
-use super::request_id::{REQUEST_ID, RequestId, TraceParent};
+use super::request_id::{REQUEST_ID, RequestId, caller_of};
 use crate::error::Code;
 use crate::gate::Gate;
 
 /// The outermost layer: names the request, and tells when and how it was answered.
 pub async fn observe(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers(), &gate.clock);
-    let trace = TraceParent::of(request.headers());
+    let caller = caller_of(request.headers());
+    let trace = gate.traces.enter(caller);
     let client = ClientIp::of(
         request.headers(),
         request.extensions(),
         &gate.config.server.trusted_proxies,
     );
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let exchange = Exchange::begin(method(request.method()), route);
+    let mut exchange = Exchange::begin(method(request.method()), route);
+    if !exchange.is_probe() {
+        exchange.record(&gate.traces, trace, caller, &id);
+    }
     let span = tracing::info_span!(
         "request",
         request.id = %id,
@@ -60,6 +65,7 @@ struct Exchange {
     started: Instant,
     method: &'static str,
     route: Option<MatchedPath>,
+    span: Option<Span>,
     answered: bool,
 }
 
@@ -69,8 +75,35 @@ impl Exchange {
             started: Instant::now(),
             method,
             route,
+            span: None,
             answered: false,
         }
+    }
+
+    /// Begins the request's span. Streams and sockets end theirs with the head of the answer.
+    fn record(
+        &mut self,
+        traces: &Traces,
+        here: TraceParent,
+        caller: Option<TraceParent>,
+        id: &RequestId,
+    ) {
+        if !traces.is_on() {
+            return;
+        }
+        let name = format!("{} {}", self.method, self.route());
+        let Some(mut span) = traces.span_at(here, caller, Kind::Server, name) else {
+            return;
+        };
+        span.set("http.request.method", self.method);
+        span.set("http.route", self.route().to_owned());
+        span.set("balas.request.id", id.as_str().to_owned());
+        self.span = Some(span);
+    }
+
+    /// Probes and scrapes come every few seconds and say nothing.
+    fn is_probe(&self) -> bool {
+        self.route().starts_with("/health") || self.route() == "/metrics"
     }
 
     fn route(&self) -> &str {
@@ -82,7 +115,7 @@ impl Exchange {
         self.tell(status, code.map_or("", Code::as_str));
     }
 
-    fn tell(&self, status: StatusCode, code: &str) {
+    fn tell(&mut self, status: StatusCode, code: &'static str) {
         let elapsed = self.started.elapsed();
         let elapsed_ms = elapsed.as_secs_f64() * 1000.0;
         let status = status.as_u16();
@@ -93,8 +126,14 @@ impl Exchange {
             "status_code" => status.to_string(),
         )
         .record(elapsed);
-        // Probes and scrapes come every few seconds and say nothing.
-        if self.route().starts_with("/health") || self.route() == "/metrics" {
+        if let Some(mut span) = self.span.take() {
+            span.set("http.response.status_code", i64::from(status));
+            if status >= 500 || code == CLIENT_GONE {
+                span.fail(code);
+            }
+            span.end();
+        }
+        if self.is_probe() {
             tracing::debug!(
                 http.status = status,
                 problem.code = code,
@@ -117,10 +156,13 @@ impl Drop for Exchange {
         if !self.answered {
             // 499 is what proxies log for it; there is no official status.
             let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
-            Span::current().in_scope(|| self.tell(status, "client_gone"));
+            tracing::Span::current().in_scope(|| self.tell(status, CLIENT_GONE));
         }
     }
 }
+
+/// What the log calls a client that did not wait for its answer.
+const CLIENT_GONE: &str = "client_gone";
 
 /// Metrics need a bounded set, and a client may invent methods.
 fn method(method: &Method) -> &'static str {

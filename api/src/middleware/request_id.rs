@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use shared::clock::Clock;
-use uuid::Uuid;
+use shared::traces::TraceParent;
 
 /// `X-Request-Id`.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,70 +51,20 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Where this request stands in a distributed trace: the caller's trace and our own span, or a new
-/// trace. What we call receives it as `traceparent`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceParent {
-    trace_id: u128,
-    span_id: u64,
-    flags: u8,
-}
-
-impl TraceParent {
-    /// Continues the caller's trace, or starts one where there is none or it is malformed.
-    #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
-        let span_id = (Uuid::new_v4().as_u128() as u64).max(1);
-        let mut values = headers.get_all(TRACEPARENT).iter();
-        let given = match (values.next(), values.next()) {
-            (Some(value), None) => value.to_str().ok().and_then(parse),
-            _ => None,
-        };
-        let (trace_id, flags) = given.unwrap_or_else(|| (Uuid::new_v4().as_u128(), 1));
-        Self {
-            trace_id,
-            span_id,
-            flags,
-        }
+/// The caller's place in a distributed trace; none where it sent none, several, or a malformed one.
+#[must_use]
+pub fn caller_of(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().and_then(TraceParent::parse),
+        _ => None,
     }
-
-    /// The trace's id, 32 hexadecimal digits.
-    #[must_use]
-    pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace_id)
-    }
-}
-
-impl fmt::Display for TraceParent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace_id, self.span_id, self.flags
-        )
-    }
-}
-
-/// Trace id and flags of `version-traceid-parentid-flags`. Later versions may append fields.
-fn parse(text: &str) -> Option<(u128, u8)> {
-    let mut parts = text.split('-');
-    let (version, trace, parent, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &str, digits: usize| {
-        let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        part.len() == digits && part.bytes().all(lower_hex)
-    };
-    let shaped = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
-    if !shaped || version == "ff" || (version == "00" && parts.next().is_some()) {
-        return None;
-    }
-    let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-    u64::from_str_radix(parent, 16).ok().filter(|id| *id != 0)?;
-    Some((trace_id, u8::from_str_radix(flags, 16).ok()? & 1))
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn with(name: HeaderName, value: &str) -> HeaderMap {
@@ -135,33 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_is_continued_with_a_span_of_our_own() {
+    fn a_caller_says_once_where_it_stands_or_not_at_all() {
         let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let ours = TraceParent::of(&with(TRACEPARENT, given)).to_string();
-        assert!(
-            ours.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"),
-            "{ours}"
-        );
-        assert!(!ours.contains("00f067aa0ba902b7"), "{ours}");
-        assert_eq!(ours.len(), given.len());
-    }
-
-    #[test]
-    fn a_malformed_trace_is_replaced() {
-        for odd in [
-            "",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
-        ] {
-            let trace = TraceParent::of(&with(TRACEPARENT, odd));
-            assert_ne!(
-                trace.trace_id(),
-                "4bf92f3577b34da6a3ce929d0e0e4736",
-                "{odd}"
-            );
-        }
+        let mut headers = with(TRACEPARENT, given);
+        assert_eq!(caller_of(&headers).unwrap().to_string(), given);
+        headers.append(TRACEPARENT, HeaderValue::from_static(given));
+        assert_eq!(caller_of(&headers), None);
+        assert_eq!(caller_of(&with(TRACEPARENT, "00-odd")), None);
+        assert_eq!(caller_of(&HeaderMap::new()), None);
     }
 }

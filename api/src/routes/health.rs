@@ -1,8 +1,6 @@
 //! Signs of life, for people, load balancers and Prometheus.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -14,9 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::AppState;
 use crate::error::{AsIs, Code, Problem, Result};
 use crate::extract::Query;
-
-/// How long a dependency may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+use crate::probes::{self, Dependency, Status};
 
 /// How the service is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,37 +26,19 @@ pub(super) struct Health {
     dependencies: BTreeMap<&'static str, Dependency>,
 }
 
-/// Whether all is well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum Status {
-    /// It is.
-    Healthy,
-    /// A dependency does not answer.
-    Degraded,
-}
-
-/// How one dependency is.
-#[derive(Debug, Serialize, ToSchema)]
-struct Dependency {
-    status: Status,
-    latency_ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
 /// How deep to look.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct HealthQuery {
-    /// Also ask the upstream.
+    /// Also ask the upstream; once a minute at most, and what was found then is told meanwhile.
     #[serde(default)]
     #[param(required = false)]
     full: bool,
 }
 
-/// How the service and what it depends on are.
+/// How the service and what it depends on are: `database`, `redis`, `queue` (degraded when work has waited for
+/// longer than `HEALTH_QUEUE_WAIT`), `rabbitmq` where one is configured, `upstream` when asked for.
 #[utoipa::path(
     get, path = "/health", operation_id = "health", tag = "operations", params(HealthQuery),
     responses((status = 200, body = Health), (status = 503, body = Health))
@@ -70,14 +48,21 @@ pub(super) async fn health(
     Query(query): Query<HealthQuery>,
 ) -> Response {
     let upstream = async {
-        match (&app.gate.config.upstream_base_url, query.full) {
-            (Some(url), true) => Some(probe(ask_upstream(&app, url)).await),
-            _ => None,
+        match query.full {
+            true => probes::upstream(&app).await,
+            false => None,
         }
     };
-    let (database, redis, upstream) =
-        tokio::join!(probe(app.db.ping()), probe(app.redis.ping()), upstream);
-    let mut dependencies = BTreeMap::from([("database", database), ("redis", redis)]);
+    let (database, redis, queue, rabbitmq, upstream) = tokio::join!(
+        probes::database(&app),
+        probes::redis(&app),
+        probes::queue(&app),
+        probes::rabbitmq(&app),
+        upstream
+    );
+    let mut dependencies =
+        BTreeMap::from([("database", database), ("redis", redis), ("queue", queue)]);
+    dependencies.extend(rabbitmq.map(|rabbitmq| ("rabbitmq", rabbitmq)));
     dependencies.extend(upstream.map(|upstream| ("upstream", upstream)));
     report(&app, dependencies)
 }
@@ -88,24 +73,22 @@ pub(super) async fn live(State(app): State<AppState>) -> Response {
     report(&app, BTreeMap::new())
 }
 
-/// Whether the process should get requests: the database answers and no stop was asked for. Redis
-/// may be away: everything but the live push works without it.
+/// Whether the process should get requests: the database answers, its schema is as new as this version needs, and no
+/// stop was asked for. Redis may be away: everything but the live push works without it.
 #[utoipa::path(
     get, path = "/health/ready", operation_id = "readiness", tag = "operations",
     responses((status = 200, body = Health), (status = 503, body = Health))
 )]
 pub(super) async fn ready(State(app): State<AppState>) -> Response {
-    let running = async {
-        if app.lifecycle.stopping().is_cancelled() {
-            Err("stopping")
-        } else {
-            Ok(())
-        }
-    };
-    let (database, process) = tokio::join!(probe(app.db.ping()), probe(running));
+    let (database, schema) = tokio::join!(probes::database(&app), probes::schema(&app));
+    let process = probes::process(&app);
     report(
         &app,
-        BTreeMap::from([("database", database), ("process", process)]),
+        BTreeMap::from([
+            ("database", database),
+            ("process", process),
+            ("schema", schema),
+        ]),
     )
 }
 
@@ -133,44 +116,13 @@ fn report(app: &AppState, dependencies: BTreeMap<&'static str, Dependency>) -> R
         true => (StatusCode::OK, Status::Healthy),
         false => (StatusCode::SERVICE_UNAVAILABLE, Status::Degraded),
     };
-    let timestamp = app.gate.clock.now();
-    let version = env!("CARGO_PKG_VERSION");
     let body = Health {
         status,
         service: "balas-api",
-        version,
-        timestamp,
+        version: env!("CARGO_PKG_VERSION"),
+        timestamp: app.gate.clock.now(),
         dependencies,
     };
     // The body says more than a problem would.
     (code, axum::Extension(AsIs), axum::Json(body)).into_response()
-}
-
-async fn ask_upstream(app: &AppState, url: &str) -> Result<(), reqwest::Error> {
-    app.upstream
-        .get(format!("{url}/models"))
-        .send()
-        .await?
-        .error_for_status()
-        .map(drop)
-}
-
-async fn probe<E: Display>(asking: impl Future<Output = Result<(), E>>) -> Dependency {
-    let started = Instant::now();
-    let error = match tokio::time::timeout(PATIENCE, asking).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("no answer in time".to_owned()),
-    };
-    let latency_ms = (started.elapsed().as_secs_f64() * 1_000_000.0).round() / 1000.0;
-    let status = if error.is_none() {
-        Status::Healthy
-    } else {
-        Status::Degraded
-    };
-    Dependency {
-        status,
-        latency_ms,
-        error,
-    }
 }

@@ -16,6 +16,7 @@ mod regenerate;
 mod reply;
 mod socket;
 mod support;
+mod usage;
 mod view;
 
 use parameters::{IdempotencyHeader, IfMatchHeader, LastEventIdHeader, PreferHeader};
@@ -72,6 +73,13 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(knowledge::search::find))
         .routes(routes!(support::chat))
+        .routes(routes!(internal::support::take))
+        .routes(routes!(internal::support::say))
+        .routes(routes!(internal::support::give_back))
+        .routes(routes!(internal::support::resolve))
+        .routes(routes!(usage::summary))
+        .routes(routes!(usage::of_conversation))
+        .routes(routes!(internal::usage::report))
         .routes(routes!(internal::queues::list))
         .routes(routes!(internal::queues::pause))
         .routes(routes!(internal::queues::resume))

@@ -78,6 +78,18 @@ impl Operation {
             | "PUT /api/chat/knowledge/documents/{document_id}" => json!({ "issue": "x" }),
             // A form with a file; `knowledge.rs` has its cases.
             "POST /api/chat/knowledge/ingestions" => return None,
+            "POST /internal/support/{conversation_id}/take" => {
+                json!({ "user_id": uuid::Uuid::nil(), "agent": "x" })
+            }
+            "POST /internal/support/{conversation_id}/reply" => {
+                json!({ "user_id": uuid::Uuid::nil(), "agent": "x", "content": "x" })
+            }
+            "POST /internal/support/{conversation_id}/give-back" => {
+                json!({ "user_id": uuid::Uuid::nil() })
+            }
+            "POST /internal/support/{conversation_id}/resolve" => {
+                json!({ "user_id": uuid::Uuid::nil(), "reason": "x" })
+            }
             "POST /internal/queues/{name}/pause" => json!({ "reason": "a test" }),
             "POST /internal/dead-letters/{dead_letter_id}/replay" => json!({}),
             "POST /internal/dead-notifications/{dead_notification_id}/replay"

@@ -17,6 +17,12 @@ async fn health_tells_of_each_dependency() {
           "latency_ms": "[ms]",
           "status": "healthy"
         },
+        "queue": {
+          "depth": 0,
+          "latency_ms": "[ms]",
+          "oldest_wait_seconds": 0.0,
+          "status": "healthy"
+        },
         "redis": {
           "latency_ms": "[ms]",
           "status": "healthy"
@@ -35,16 +41,115 @@ async fn health_tells_of_each_dependency() {
     );
     assert_eq!(anyone.get("/health/live").await.status, 200);
     assert_eq!(anyone.get("/health/ready").await.status, 200);
+    assert_eq!(anyone.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_upstream_is_asked_once_a_minute_at_most() {
+    let app = TestApp::without_worker().await;
+    let anyone = app.user().anonymous();
+    let full = anyone.get("/health?full=true").await;
     app.simulator.go_dark().await;
-    // A connection that is open already may be answered once more.
-    let full = until(async || {
-        let full = anyone.get("/health?full=true").await;
-        (full.status == 503).then_some(full)
+    let again = anyone.get("/health?full=true").await;
+    let asked = "/dependencies/upstream/checked_at";
+    assert_eq!((again.status, again.text(asked)), (200, full.text(asked)));
+    // A replica that has not asked yet does.
+    let another = app.another_replica().await;
+    let elsewhere = another.client(anyone.user).anonymous();
+    let dark = elsewhere.get("/health?full=true").await;
+    assert_eq!((dark.status, &*dark.text("/status")), (503, "degraded"));
+    assert_eq!(dark.text("/dependencies/upstream/status"), "degraded");
+    assert_eq!(dark.header("content-type"), "application/json");
+    assert_eq!(elsewhere.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn work_that_waits_for_too_long_and_a_broker_that_is_away_are_told_of() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let broker = format!("amqp://user:secret@{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let app = TestApp::with(&[("HEALTH_QUEUE_WAIT", "0.1"), ("RABBITMQ_URL", &broker)]).await;
+    let anyone = app.user().anonymous();
+    let health = anyone.get("/health").await;
+    assert_eq!(health.status, 503);
+    assert_eq!(health.text("/dependencies/rabbitmq/status"), "degraded");
+    assert_eq!(health.text("/dependencies/queue/status"), "healthy");
+    assert!(!health.raw.contains("secret"), "{}", health.raw);
+    let user = app.user();
+    user.say(&conversation(&user).await, "nobody hears me")
+        .await;
+    let slow = until(async || {
+        let health = anyone.get("/health").await;
+        (health.text("/dependencies/queue/status") == "degraded").then_some(health)
     })
     .await;
-    assert_eq!(full.text("/status"), "degraded");
-    assert_eq!(full.header("content-type"), "application/json");
-    assert_eq!(anyone.get("/health").await.status, 200);
+    assert_eq!(
+        slow.text("/dependencies/queue/error"),
+        "work has waited for too long; 0 workers live"
+    );
+    // Neither keeps the replica from taking requests.
+    assert_eq!(anyone.get("/health/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_broker_that_answers_is_healthy() {
+    let mut vars = shared::config::Vars::from_process();
+    let Some(broker) = vars.optional::<String>("TEST_RABBITMQ_URL", "set by cargo xtask test")
+    else {
+        return;
+    };
+    let app = TestApp::with(&[("RABBITMQ_URL", &broker)]).await;
+    let health = app.user().anonymous().get("/health").await;
+    assert_eq!(health.text("/dependencies/rabbitmq/status"), "healthy");
+}
+
+#[tokio::test]
+async fn a_replica_is_not_ready_before_the_schema_is_as_new_as_it() {
+    let app = TestApp::without_worker().await;
+    let newest = "(SELECT max(version) FROM chat._sqlx_migrations)";
+    // As a migration that is still running.
+    let hide = format!("UPDATE chat._sqlx_migrations SET success = false WHERE version = {newest}");
+    app.env.execute(&hide).await;
+    let anyone = app.user().anonymous();
+    let ready = anyone.get("/health/ready").await;
+    assert_eq!(
+        (ready.status, &*ready.text("/dependencies/schema/status")),
+        (503, "degraded")
+    );
+    assert_eq!(ready.text("/dependencies/process/status"), "healthy");
+    assert_eq!(anyone.get("/health/live").await.status, 200);
+    app.env
+        .execute("UPDATE chat._sqlx_migrations SET success = true")
+        .await;
+    assert_eq!(anyone.get("/health/ready").await.status, 200);
+    // The previous version's processes go on beside a newer schema, and one that has none is not ready.
+    let older = app.another_replica().await;
+    app.env
+        .execute("DROP FUNCTION chat.schema_versions()")
+        .await;
+    assert_eq!(
+        anyone.get("/health/ready").await.status,
+        200,
+        "it is known by now"
+    );
+    let ready = older
+        .client(anyone.user)
+        .anonymous()
+        .get("/health/ready")
+        .await;
+    assert_eq!(ready.status, 503, "{}", ready.raw);
+}
+
+#[tokio::test]
+async fn without_redis_a_replica_is_degraded_and_ready() {
+    let app = TestApp::with(&[("REDIS_URL", "redis://127.0.0.1:1")]).await;
+    let anyone = app.user().anonymous();
+    let health = anyone.get("/health").await;
+    assert_eq!(
+        (health.status, &*health.text("/dependencies/redis/status")),
+        (503, "degraded")
+    );
+    assert_eq!(anyone.get("/health/ready").await.status, 200);
 }
 
 #[tokio::test]

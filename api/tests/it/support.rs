@@ -264,3 +264,96 @@ async fn bad_questions_are_refused_and_a_repeated_one_is_answered_once() {
     );
     assert_eq!(app.count("messages").await, "2");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_takes_over_answers_gives_back_and_resolves() {
+    let app = TestApp::new().await;
+    let person = app.user();
+    let service = person.service();
+    let first = ask(&person, "tolong hubungkan saya dengan petugas", None).await;
+    let session = first.text("/session_id");
+    let path = |action: &str| format!("/internal/support/{session}/{action}");
+    let held = json!({ "user_id": person.user, "agent": "Sari" });
+    let said = |text: &str| json!({ "user_id": person.user, "agent": "Sari", "content": text });
+
+    let early = service.post(&path("reply"), said("halo")).await;
+    assert_eq!(early.problem(), "409 not_taken_over");
+    // What the assistant is making when somebody takes over never lands.
+    let late = person
+        .say(&session, "[[sim:ttft=1500]] masih menunggu")
+        .await;
+    let taken = service.post(&path("take"), held.clone()).await;
+    assert_eq!(
+        (taken.status, taken.text("/state").as_str()),
+        (200, "human"),
+        "{}",
+        taken.shown()
+    );
+    let late = person.ended(&late.text("/generation/id")).await;
+    assert_eq!(late.text("/status"), "cancelled");
+    // Nor does what is asked afterwards get an answer of a model.
+    let meanwhile = person
+        .post_with(
+            CHAT,
+            &[("prefer", "wait=20")],
+            json!({ "message": "halo?", "session_id": session }),
+        )
+        .await;
+    assert_eq!(
+        (&meanwhile.body["response"], &meanwhile.body["state"]),
+        (&Value::Null, &json!("human")),
+        "{}",
+        meanwhile.shown()
+    );
+    let answered = service.post(&path("reply"), said("Saya bantu, Bu.")).await;
+    assert_eq!(answered.status, 201, "{}", answered.shown());
+    let messages = person
+        .get(&format!("/api/chat/conversations/{session}/messages"))
+        .await;
+    let messages = messages.body["messages"].as_array().unwrap().clone();
+    let last = messages.last().unwrap();
+    assert_eq!(
+        (
+            &last["sender_type"],
+            &last["content"],
+            &last["metadata"]["human"]
+        ),
+        (&json!("assistant"), &json!("Saya bantu, Bu."), &json!(true))
+    );
+    let by_model = messages
+        .iter()
+        .filter(|one| one["sender_type"] == "assistant" && one["metadata"]["human"] != true);
+    assert_eq!(by_model.count(), 1, "only the first answer is the model's");
+
+    let note = json!({ "user_id": person.user, "note": "sudah diatur ulang" });
+    let given = service.post(&path("give-back"), note).await;
+    assert_eq!(given.text("/state"), "bot", "{}", given.shown());
+    let next = ask(&person, "terima kasih", Some(&session)).await;
+    assert!(next.body["response"].is_string(), "{}", next.shown());
+    service.post(&path("take"), held).await;
+    let reason = json!({ "user_id": person.user, "reason": "selesai lewat telepon" });
+    assert_eq!(
+        service
+            .post(&path("resolve"), reason.clone())
+            .await
+            .text("/state"),
+        "resolved"
+    );
+    assert_eq!(
+        service.post(&path("resolve"), reason).await.problem(),
+        "409 not_taken_over"
+    );
+    let stranger = json!({ "user_id": app.user().user, "agent": "Sari" });
+    assert_eq!(
+        service.post(&path("take"), stranger).await.problem(),
+        "404 conversation_not_found"
+    );
+    let trail = app
+        .env
+        .value("SELECT string_agg(action, ' ' ORDER BY id) FROM chat.audit_log")
+        .await;
+    assert_eq!(
+        trail.as_deref(),
+        Some("support.take support.bot support.take support.resolved")
+    );
+}

@@ -69,6 +69,11 @@ pub async fn run(url: &SecretString) -> Result<(), MigrationError> {
     connection.close().await.map_err(MigrationError::Connect)
 }
 
+/// The migrations of this version, by their timestamps.
+pub(super) fn versions() -> impl Iterator<Item = i64> {
+    MIGRATOR.iter().map(|migration| migration.version)
+}
+
 /// Changes with every migration; test harnesses name their template database after it.
 #[must_use]
 pub fn fingerprint() -> String {

@@ -8,10 +8,14 @@
 //! This is the only module that names sqlx. Functions are free and take the transaction first;
 //! lookups return `Option`; writes say what they did.
 
+pub mod activity;
+pub mod anomalies;
 pub mod audit;
+pub mod budgets;
 mod config;
 mod conn;
 pub mod conversations;
+pub mod costs;
 pub mod dead_letters;
 mod error;
 pub mod feedback;
@@ -27,8 +31,10 @@ mod names;
 pub mod notifications;
 mod operator;
 pub mod queues;
+mod schema;
 pub mod support;
 mod tx;
+pub mod usage;
 
 pub use config::{DbConfig, Pooler};
 pub use error::{StoreError, StoreResult};

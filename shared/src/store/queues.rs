@@ -75,6 +75,23 @@ pub async fn measure(tx: &mut SweepTx) -> StoreResult<Vec<Load>> {
 /// # Errors
 /// When the database fails.
 pub async fn loads(tx: &mut OperatorTx, at_most: Duration) -> StoreResult<Vec<Load>> {
+    let loads = last(tx.conn()).await?;
+    if loads.iter().all(|load| load.age <= at_most) {
+        return Ok(loads);
+    }
+    let fresh = measured(tx.conn()).await?;
+    Ok(if fresh.is_empty() { loads } else { fresh })
+}
+
+/// What was measured last, however long ago.
+///
+/// # Errors
+/// When the database fails.
+pub async fn seen(tx: &mut SweepTx) -> StoreResult<Vec<Load>> {
+    last(tx.conn()).await
+}
+
+async fn last(connection: Conn<'_>) -> StoreResult<Vec<Load>> {
     let rows = sqlx::query_as!(
         LoadRow,
         r#"SELECT q.name AS "queue!: Priority", q.depth, q.parked,
@@ -84,14 +101,9 @@ pub async fn loads(tx: &mut OperatorTx, at_most: Duration) -> StoreResult<Vec<Lo
                        ELSE 1e9 END AS "age_seconds!"
            FROM chat.queues q"#
     )
-    .fetch_all(tx.conn())
+    .fetch_all(connection)
     .await?;
-    let loads: Vec<Load> = rows.into_iter().map(Load::from).collect();
-    if loads.iter().all(|load| load.age <= at_most) {
-        return Ok(loads);
-    }
-    let fresh = measured(tx.conn()).await?;
-    Ok(if fresh.is_empty() { loads } else { fresh })
+    Ok(rows.into_iter().map(Load::from).collect())
 }
 
 /// A queue whose oldest has waited for longer than rates are measured over was never empty
@@ -179,19 +191,6 @@ pub async fn list(tx: &mut OperatorTx) -> StoreResult<Vec<Queue>> {
             }
         })
         .collect())
-}
-
-/// The queues that workers must leave alone.
-///
-/// # Errors
-/// When the database fails.
-pub async fn paused(tx: &mut SweepTx) -> StoreResult<Vec<Priority>> {
-    let names = sqlx::query_scalar!(
-        r#"SELECT name AS "name: Priority" FROM chat.queues WHERE paused_at IS NOT NULL"#
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(names)
 }
 
 /// Tells the fleet to leave a queue alone. One that is paused stays as it is. `id` is that of the

@@ -170,6 +170,17 @@ impl Db {
         Ok(())
     }
 
+    /// Connections that are open, and those of them that nobody uses.
+    #[must_use]
+    pub fn connections(&self) -> (u32, u32) {
+        let pools = [&self.pool, &self.sweeps];
+        let idle = pools.map(|pool| u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+        (
+            pools.iter().map(|pool| pool.size()).sum(),
+            idle.iter().sum(),
+        )
+    }
+
     /// Begins a transaction as one person; every statement in it sees that person's rows only.
     ///
     /// # Errors

@@ -59,7 +59,10 @@ impl World {
 
     async fn paused(&self) -> Vec<Priority> {
         let mut tx = self.worker.sweep().await.unwrap();
-        queues::paused(&mut tx).await.unwrap()
+        let seen = queues::seen(&mut tx).await.unwrap().into_iter();
+        seen.filter(|load| load.paused)
+            .map(|load| load.queue)
+            .collect()
     }
 
     async fn measure(&self) -> HashMap<Priority, Load> {

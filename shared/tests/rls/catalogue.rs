@@ -16,10 +16,12 @@ const POLICIES: &str = "
     SELECT tablename::text, policyname::text, roles::text, COALESCE(qual, with_check), COALESCE(with_check, qual), cmd
     FROM pg_policies WHERE schemaname = 'chat' ORDER BY 1, 2";
 
-/// Tables about nobody, where the grants say all: sqlx's own list of migrations, the knowledge base,
-/// where notifications go, the queues and the register of workers.
-const NOBODYS: [&str; 13] = [
+/// Tables about nobody, where the grants say all: sqlx's own list of migrations, the knowledge base, where
+/// notifications go, how far the ledger was read, what everybody has used of the budgets, the queues and
+/// the register of workers.
+const NOBODYS: [&str; 15] = [
     "_sqlx_migrations",
+    "budget_totals",
     "knowledge_chunks",
     "knowledge_collections",
     "knowledge_documents",
@@ -29,6 +31,7 @@ const NOBODYS: [&str; 13] = [
     "knowledge_synonyms",
     "knowledge_vectors",
     "knowledge_words",
+    "ledger_readers",
     "notification_destinations",
     "queues",
     "workers",
@@ -81,7 +84,7 @@ async fn breaches(session: &mut Session) -> Vec<String> {
                 using == "true" && check == "(user_id IS NULL)"
             }
             "{balas_operator}" => {
-                ["generations", "notifications"].contains(&table)
+                ["generations", "notifications", "usage_tracking"].contains(&table)
                     && using == "true"
                     && verb == "SELECT"
             }

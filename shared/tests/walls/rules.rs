@@ -48,6 +48,18 @@ pub(crate) const NAMES: &[Name] = &[
         wall: "only worker::inbound and worker::outbound may name lapin",
     },
     Name {
+        words: &[
+            "opentelemetry",
+            "opentelemetry_sdk",
+            "opentelemetry_otlp",
+            "opentelemetry_proto",
+        ],
+        inside: &[],
+        // The tests play the collector.
+        home: &["shared/src/traces/", "api/tests/it/common/"],
+        wall: "only shared::traces may name opentelemetry: everybody else makes spans",
+    },
+    Name {
         words: &["unsafe"],
         inside: &[],
         home: &[],

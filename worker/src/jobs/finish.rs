@@ -9,9 +9,10 @@ use shared::push::{Ended, LogWriter, terminal_event};
 use shared::store::StoreResult;
 use shared::store::generations::{self, Claim, Finish, Finished, Next};
 
-use super::book::{Book, micro_credits, since};
+use super::book::{Book, since};
 use super::{attempt, count, events, persist};
 use crate::context::Context;
+use crate::trace;
 use crate::upstream::{Answer, Model, TokenUsage};
 
 /// What names an answer that no model gave, where a model would stand.
@@ -41,7 +42,7 @@ pub(super) async fn store(
         id: claim.id,
         token: claim.token,
         reply_id,
-        usage_id: id::new(now),
+        usage_id: book.answered_id().unwrap_or_else(|| id::new(now)),
         title_generation_id: id::new_after(now, Some(reply_id)),
         content: answer.text.clone(),
         incomplete: answer.incomplete,
@@ -50,17 +51,21 @@ pub(super) async fn store(
         metadata,
         call: book.answered(false),
     });
+    let step = trace::step(context, claim, "finish");
     let stored = match context.replies.store(Arc::clone(&reply)).await {
         Some(finished) => Some(Stored::Now(finished)),
         None => persist::until_stored(claim, || alone(context, claim, &reply)).await,
     };
+    if let Some(span) = step {
+        span.end();
+    }
     match stored {
         Some(Stored::Now(Finished::Stored {
             message,
             next,
             title,
         })) => {
-            done(context, claim, &usage);
+            done(context, claim, &answer.model.name, &usage, book);
             let status = if answer.incomplete {
                 GenerationStatus::Incomplete
             } else {
@@ -81,7 +86,7 @@ pub(super) async fn store(
             events::end(log, &event, &wake).await;
         }
         Some(Stored::Before(generation)) => {
-            done(context, claim, &usage);
+            done(context, claim, &answer.model.name, &usage, book);
             // What may run next is found by the sweeps.
             if let Some(event) = terminal_event(&generation) {
                 events::end(log, &event, &[]).await;
@@ -135,37 +140,19 @@ enum Stored {
     Fenced,
 }
 
-fn done(context: &Context, claim: &Claim, usage: &Usage) {
+fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage, book: &Book<'_>) {
     count("completed");
     context.wake.wake();
     let took =
         std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
-    context.pace.note(
-        &claim
-            .chain
-            .first()
-            .map_or_else(String::new, |model| model.name.clone()),
-        took,
-    );
-    metrics::histogram!(
-        shared::metrics::GENERATION_DURATION,
-        "model" => usage.model.clone(), "outcome" => "completed"
-    )
-    .record(took.as_secs_f64());
-    for (kind, tokens) in [
-        ("prompt", usage.prompt_tokens),
-        ("completion", usage.completion_tokens),
-    ] {
-        metrics::counter!(shared::metrics::TOKEN_USAGE, "model" => usage.model.clone(), "type" => kind)
-            .increment(u64::try_from(tokens).unwrap_or(0));
-    }
-    metrics::counter!(shared::metrics::UPSTREAM_COST, "wasted" => "false")
-        .increment(micro_credits(usage.cost_credits));
+    context.pace.note(model, took);
+    book.count_answer(usage, false);
     tracing::info!(
         generation.id = %claim.id,
         conversation.id = %claim.conversation_id,
         user.id = %claim.user_id,
         request.id = claim.request_id,
+        trace.id = super::trace_id(claim),
         kind = %claim.kind,
         attempt = claim.attempt,
         model = usage.model,

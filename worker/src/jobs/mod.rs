@@ -8,12 +8,15 @@ mod calls;
 mod events;
 mod finish;
 mod generate;
+mod meter;
 mod persist;
 mod replies;
 mod support;
 mod title;
 
+pub(crate) use book::micro_credits;
 pub use calls::{Calls, note_calls};
+pub(crate) use meter::attempt as measured;
 pub use replies::{Replies, WaitingReplies, store_replies};
 
 use std::time::Duration;
@@ -21,11 +24,14 @@ use std::time::Duration;
 use shared::domain::{ContextType, FailureCode, GenerationError, GenerationKind};
 use shared::push::Ended;
 use shared::store::generations::{self, Claim, Failed, History};
+use shared::traces::TraceParent;
 
 use crate::context::Context;
 use crate::drain;
 use crate::pacing::{Asker, Paced};
 use crate::queue::{AbortReason, RunningJob};
+use crate::trace;
+use meter::ended as count;
 
 /// How long a kind of work that this version does not know waits for a newer worker.
 const FOR_A_NEWER_VERSION: Duration = Duration::from_secs(5);
@@ -102,6 +108,7 @@ fn is_last_round(claim: &Claim) -> bool {
 
 /// Ends the generation without a reply and tells everybody.
 pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode, detail: &str) {
+    let step = trace::step(context, claim, "finish");
     let failed = persist::until_stored(claim, || async {
         let mut tx = context.db.user(claim.user_id).await?;
         let failed = generations::fail(&mut tx, claim.id, claim.token, code, detail).await?;
@@ -112,10 +119,24 @@ pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode,
         count("fenced");
         return;
     };
+    if let Some(span) = step {
+        span.end();
+    }
     count("failed");
     context.wake.wake();
     metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => claim.kind.as_str()).increment(1);
-    tracing::warn!(generation.id = %claim.id, code = %code, detail, "generation failed");
+    tracing::warn!(
+        generation.id = %claim.id,
+        conversation.id = %claim.conversation_id,
+        user.id = %claim.user_id,
+        request.id = claim.request_id,
+        trace.id = trace_id(claim),
+        kind = %claim.kind,
+        attempt = claim.attempt,
+        code = %code,
+        detail,
+        "generation failed"
+    );
     // Nobody follows a title.
     if claim.kind == GenerationKind::Title {
         return;
@@ -153,6 +174,8 @@ fn attempt(claim: &Claim) -> u32 {
     u32::try_from(claim.attempt).unwrap_or(1)
 }
 
-fn count(outcome: &'static str) {
-    metrics::counter!(shared::metrics::ATTEMPTS, "outcome" => outcome).increment(1);
+/// The trace that the request began, for the log.
+fn trace_id(claim: &Claim) -> Option<String> {
+    let trace = TraceParent::parse(claim.traceparent.as_deref()?)?;
+    Some(trace.trace_id())
 }

@@ -419,7 +419,8 @@ async fn write(
             operation: "embedding",
             key_label: record.key_label.clone(),
             model_asked: profile.model.clone(),
-            upstream_id: record.upstream_id.clone(),
+            // A cost that is not known is asked of the chat's upstream by this id, which does not know it.
+            upstream_id: record.upstream_id.clone().filter(|_| cost.is_some()),
             started_at: record.started_at,
         },
         model_served: record.model_served.clone(),
@@ -439,7 +440,8 @@ async fn write(
             .whole_milliseconds()
             .max(0);
         let used = usage::Embedding {
-            id: id::new(embedder.clock.now()),
+            // One call, one name, in the ledger and in the usage.
+            id: call.started.id,
             model: &profile.model,
             tokens: tokens.unwrap_or(0),
             cost,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::store::notifications::{Failure, Held, Settlement};
+use shared::traces::Span;
 use tokio::time::Instant;
 
 use super::{Outgoing, Refusal, Transport};
@@ -26,18 +27,23 @@ pub(super) struct Attempt {
     pub(super) timeout: Duration,
     /// Begun later than this, it might outlive its claim.
     pub(super) begin_before: Instant,
+    /// Recorded where somebody does.
+    pub(super) span: Option<Span>,
 }
 
 impl Attempt {
     /// Tries once. A process that stood still since it took the notification does not try: another
     /// may have it by now.
-    pub(super) async fn run(self, transport: Arc<Transport>) -> (Held, Settlement) {
+    pub(super) async fn run(mut self, transport: Arc<Transport>) -> (Held, Settlement) {
         if Instant::now() >= self.begin_before {
             return (self.held, Settlement::Untried);
         }
         let sent = tokio::time::timeout(self.timeout, transport.send(&self.outgoing)).await;
         let refusal = match sent {
             Ok(Ok(())) => {
+                if let Some(span) = self.span.take() {
+                    span.end();
+                }
                 tracing::debug!(
                     notification.id = %self.outgoing.id,
                     request.id = self.outgoing.request_id,
@@ -57,6 +63,10 @@ impl Attempt {
             error = refusal.error,
             "notification not delivered"
         );
+        if let Some(mut span) = self.span.take() {
+            span.fail(refusal.error.clone());
+            span.end();
+        }
         let failure = failure(refusal, self.number, rand::random());
         (self.held, Settlement::Failed(failure))
     }

@@ -8,6 +8,7 @@ use rand::RngExt as _;
 use shared::domain::Destination;
 use shared::store::StoreResult;
 use shared::store::notifications::{self, Backlog, Held, Settled, Settlement, Taken};
+use shared::traces::{Kind, Span};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -200,11 +201,13 @@ impl Line {
             return tokio::time::sleep(AGAIN).await;
         };
         for (taken, outgoing) in taken.into_iter().zip(outgoing) {
-            let Some(outgoing) = outgoing else {
+            let Some(mut outgoing) = outgoing else {
                 flight.ended.push((taken.held, Settlement::Void));
                 continue;
             };
+            let span = self.record(&taken, &mut outgoing);
             let attempt = Attempt {
+                span,
                 held: taken.held,
                 outgoing,
                 number: taken.attempts,
@@ -214,6 +217,19 @@ impl Line {
             flight.held.insert(taken.held.id, taken.held);
             flight.tries.spawn(attempt.run(Arc::clone(&self.transport)));
         }
+    }
+
+    /// Begins the span of a try, which the receiver then finds above its own.
+    fn record(&self, taken: &Taken, outgoing: &mut Outgoing) -> Option<Span> {
+        let parent = outgoing.traceparent.as_deref();
+        let traces = &self.context.traces;
+        let mut span = traces.span(parent, Kind::Producer, "notification")?;
+        span.set("balas.destination", self.destination.as_str());
+        span.set("balas.notification.id", outgoing.id.to_string());
+        span.set("balas.notification.attempt", i64::from(taken.attempts));
+        span.set("balas.generation.id", taken.generation_id.to_string());
+        outgoing.traceparent = span.traceparent();
+        Some(span)
     }
 
     async fn settle_and_take(

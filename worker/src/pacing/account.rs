@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::clock::Clock;
 use shared::redis::RedisFailure;
 use shared::store::{StoreResult, fleet};
 
@@ -56,7 +57,7 @@ async fn ask(context: &Context) {
         Err(failure) => return tracing::debug!(%failure, "the account is not looked at"),
     }
     match account(&context.upstream).await {
-        Ok(account) => context.pacing.learn(&account).await,
+        Ok(account) => context.pacing.learn(&account, &context.clock).await,
         Err(error) => tracing::info!(error, "the account is not known"),
     }
 }
@@ -75,7 +76,8 @@ impl Pacing {
         Ok(set.is_some())
     }
 
-    async fn learn(&self, account: &Account) {
+    async fn learn(&self, account: &Account, clock: &Clock) {
+        metrics::gauge!(shared::metrics::ACCOUNT_READ).set(clock.now().unix_timestamp() as f64);
         if let Some(left) = account.free_calls_left {
             metrics::gauge!(shared::metrics::FREE_CALLS_LEFT).set(f64::from(left));
             if left == 0 {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{Job, Shares};
 use crate::context::Context;
+use crate::trace;
 
 /// Jobs that may wait to be handed on to apalis; each has its place already.
 const HANDED_ON: usize = 128;
@@ -198,6 +199,7 @@ impl Fetcher {
             lease: config.queue.lease,
             history_tokens: config.history_tokens,
         };
+        let began = trace::claiming(&self.context);
         let mut tx = db.sweep_statement().await?;
         let claims = match what {
             Take::Ids(ids) => generations::claim(&mut tx, ids, &claimer).await?,
@@ -208,6 +210,7 @@ impl Fetcher {
             }
         };
         tx.commit().await?;
+        trace::claimed(&self.context, began, &claims);
         Ok(claims)
     }
 

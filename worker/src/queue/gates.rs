@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use shared::domain::Priority;
 use shared::store::{StoreResult, fleet, queues};
+use shared::vitals;
 use tokio::sync::{Notify, watch};
 
 use crate::context::Context;
@@ -90,11 +91,13 @@ pub async fn watch_gates(context: Arc<Context>) {
 
 async fn look(context: &Context) -> StoreResult<Vec<Priority>> {
     let mut tx = context.db.sweep().await?;
-    let paused = queues::paused(&mut tx).await?;
+    let seen = queues::seen(&mut tx).await?;
     if fleet::is_called(&mut tx, context.boot).await? {
         context.called.notify_one();
     }
-    Ok(paused)
+    vitals::show_queues(&seen);
+    let paused = seen.iter().filter(|load| load.paused);
+    Ok(paused.map(|load| load.queue).collect())
 }
 
 #[cfg(test)]

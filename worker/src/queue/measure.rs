@@ -1,4 +1,6 @@
 //! Measuring the queues, once a second for the whole fleet and every API process.
+//!
+//! What was measured is shown by everybody, this worker included, as `chat.queues` has it.
 
 use shared::queue::{self, QueuePace};
 use shared::store::StoreResult;
@@ -6,7 +8,7 @@ use shared::store::queues::{self, Load};
 
 use crate::context::Context;
 
-/// Measures the queues and tells Redis, for estimates, and Prometheus.
+/// Measures the queues and tells Redis, for estimates.
 pub(super) async fn measure(context: &Context) {
     let loads = match measured(context).await {
         Ok(loads) => loads,
@@ -17,15 +19,6 @@ pub(super) async fn measure(context: &Context) {
             );
         }
     };
-    for load in &loads {
-        let name = load.queue.as_str();
-        metrics::gauge!(shared::metrics::QUEUE_DEPTH, "priority" => name).set(load.depth as f64);
-        metrics::gauge!(shared::metrics::PARKED, "priority" => name).set(load.parked as f64);
-        metrics::gauge!(shared::metrics::OLDEST_WAIT, "priority" => name)
-            .set(load.oldest_wait_seconds.unwrap_or(0.0));
-        metrics::gauge!(shared::metrics::QUEUE_PAUSED, "priority" => name)
-            .set(f64::from(u8::from(load.paused)));
-    }
     let paces: Vec<QueuePace> = loads
         .iter()
         .map(|load| QueuePace {
@@ -35,7 +28,7 @@ pub(super) async fn measure(context: &Context) {
             paused: load.paused,
         })
         .collect();
-    let models = context.pace.averages();
+    let models = context.pace.medians();
     if let Err(failure) = queue::report_pace(&context.redis, &models, &paces).await {
         tracing::debug!(%failure, "pace not reported");
     }

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use shared::domain::FailureCode;
+use shared::traces::Span;
 
 use super::backoff::{MAX_IN_CLAIM, later};
 use super::client::{Attempt, CallEnd};
 use super::error::CallError;
+use super::genai;
 use super::keys::{Key, Refusal};
 use super::policy::{Plan, Step};
 use super::{
@@ -132,15 +134,19 @@ impl<'a> Run<'a> {
             return Err(no_key(self.client));
         };
         progress.calling(model, key.label()).await;
+        let span = genai::begin(self.client, self.call, model);
+        let recorded = span.as_ref().and_then(Span::traceparent);
         let attempt = Attempt {
             model,
             key: &key,
             call: self.call,
             messages,
+            traceparent: recorded.or_else(|| self.call.traceparent.clone()),
         };
         let calling = self.client.call(&attempt, progress);
         let CallEnd { record, result } = Box::pin(calling).await;
         log(&record);
+        genai::end(span, &record);
         self.charged |= record.wasted;
         progress.call_ended(record).await;
         match &result {

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, Url};
+use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shared::clock::Clock;
+use shared::traces::Traces;
 
 use super::catalogue::Catalogue;
 use super::error::{CallError, Signal};
@@ -40,6 +41,7 @@ pub struct Client {
     pub(super) keys: Keys,
     pub(super) catalogue: Catalogue,
     pub(super) retries: Retries,
+    pub(super) traces: Traces,
     clock: Clock,
 }
 
@@ -49,6 +51,8 @@ pub(super) struct Attempt<'a> {
     pub(super) key: &'a Key,
     pub(super) call: &'a Call,
     pub(super) messages: &'a [ChatMessage],
+    /// W3C trace context, passed on.
+    pub(super) traceparent: Option<String>,
 }
 
 /// How one call ended.
@@ -94,9 +98,17 @@ impl Client {
             keys: Keys::new(config.keys.iter().cloned().chain(from_file)),
             catalogue: Catalogue::default(),
             retries: Retries::new(tokio::time::Instant::now()),
+            traces: Traces::off(),
             config,
             clock,
         })
+    }
+
+    /// Records a span of each call.
+    #[must_use]
+    pub fn traced(mut self, traces: Traces) -> Self {
+        self.traces = traces;
+        self
     }
 
     /// What this client was set up with.
@@ -157,23 +169,42 @@ impl Client {
     /// # Errors
     /// What went wrong, for the log.
     pub(super) async fn read(&self, path: &str, max_bytes: usize) -> Result<Vec<u8>, String> {
-        let mut request = self.http.get(endpoint(&self.config.base_url, path));
+        match self
+            .get(endpoint(&self.config.base_url, path), max_bytes)
+            .await?
+        {
+            (status, body) if status.is_success() => Ok(body),
+            (status, _) => Err(format!("upstream answered {}", status.as_u16())),
+        }
+    }
+
+    /// Reads what the upstream answers there, of at most `max_bytes`; nothing of what is no success.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
+    pub(super) async fn get(
+        &self,
+        url: Url,
+        max_bytes: usize,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        let mut request = self.http.get(url);
         if let Some(value) = self.keys.any().as_deref().and_then(bearer) {
             request = request.header(AUTHORIZATION, value);
         }
         let failed = |error: reqwest::Error| transport(&error).detail;
         let mut response = request.send().await.map_err(failed)?;
-        if !response.status().is_success() {
-            return Err(format!("upstream answered {}", response.status().as_u16()));
-        }
+        let status = response.status();
         let mut body = Vec::new();
+        if !status.is_success() {
+            return Ok((status, body));
+        }
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > max_bytes {
                 return Err("the answer is too long".to_owned());
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok((status, body))
     }
 
     async fn exchange<P: Progress>(
@@ -276,7 +307,7 @@ impl Client {
         }
         for (name, value) in [
             ("x-request-id", &attempt.call.request_id),
-            ("traceparent", &attempt.call.traceparent),
+            ("traceparent", &attempt.traceparent),
         ] {
             if let Some(value) = value
                 .as_ref()

@@ -38,6 +38,17 @@ pub enum Dialect {
     OpenAi,
 }
 
+impl Dialect {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenRouter => "openrouter",
+            Self::OpenAi => "openai",
+        }
+    }
+}
+
 impl FromStr for Dialect {
     type Err = &'static str;
 

@@ -9,6 +9,7 @@
 
 mod account;
 mod backoff;
+mod bill;
 mod catalogue;
 mod chain;
 mod client;
@@ -16,6 +17,7 @@ mod config;
 mod embeddings;
 mod embeddings_config;
 pub mod error;
+mod genai;
 mod hints;
 mod intake;
 mod key_file;
@@ -39,6 +41,7 @@ pub use shared::models::Model;
 use uuid::Uuid;
 
 pub use account::{Account, account};
+pub use bill::{Bill, bill};
 pub use catalogue::watch_models;
 pub use chain::run;
 pub use client::{BuildError, Client};

@@ -23,7 +23,7 @@ use crate::{
 
 /// Variables of the product that a person may have set in the shell. A test that picked one up
 /// could write to a real database or spend real money.
-const NOT_FOR_TESTS: [&str; 21] = [
+const NOT_FOR_TESTS: [&str; 22] = [
     "DATABASE_URL",
     "MIGRATE_DATABASE_URL",
     "REDIS_URL",
@@ -44,6 +44,7 @@ const NOT_FOR_TESTS: [&str; 21] = [
     "NOTIFICATION_CONCURRENCY",
     "NOTIFICATION_TIMEOUT",
     "NOTIFICATION_LOOK_SECONDS",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
     "PORT",
 ];
 
@@ -118,6 +119,9 @@ fn environment(servers: &Servers, parts: &Parts) -> anyhow::Result<Vec<(String, 
     }
     if let Some(pgbouncer) = &parts.pgbouncer {
         env.push(("TEST_PGBOUNCER".to_owned(), pgbouncer.display().to_string()));
+    }
+    if let Some(promtool) = &parts.promtool {
+        env.push(("TEST_PROMTOOL".to_owned(), promtool.display().to_string()));
     }
     Ok(env)
 }

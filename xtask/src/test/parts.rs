@@ -28,6 +28,7 @@ pub(crate) struct Uses {
     chromium: bool,
     rabbitmq: bool,
     pgbouncer: bool,
+    promtool: bool,
 }
 
 impl Uses {
@@ -46,6 +47,7 @@ impl Uses {
                     uses.chromium |= text.contains("TEST_CHROMIUM");
                     uses.rabbitmq |= text.contains("TEST_RABBITMQ_URL");
                     uses.pgbouncer |= text.contains("TEST_PGBOUNCER");
+                    uses.promtool |= text.contains("TEST_PROMTOOL");
                 }
             }
         }
@@ -58,6 +60,7 @@ impl Uses {
 pub(crate) struct Parts {
     pub(crate) chromium: Option<PathBuf>,
     pub(crate) pgbouncer: Option<PathBuf>,
+    pub(crate) promtool: Option<PathBuf>,
     /// `RABBITMQ_URL`: somebody else's server.
     pub(crate) given_rabbitmq: Option<String>,
     /// One of our own is started.
@@ -90,6 +93,15 @@ impl Parts {
                 Err(why) => parts
                     .missing
                     .push(format!("tests behind a pooler: {why:#}")),
+            }
+            project.interrupt.check()?;
+        }
+        if uses.promtool {
+            match promtool(project) {
+                Ok(path) => parts.promtool = Some(path),
+                Err(why) => parts.missing.push(format!(
+                    "tests of metrics and alerts with promtool: {why:#}"
+                )),
             }
             project.interrupt.check()?;
         }
@@ -131,6 +143,25 @@ fn pgbouncer(project: &Project) -> anyhow::Result<PathBuf> {
         }
     }
     bail!("there is no pgbouncer: install it")
+}
+
+fn promtool(project: &Project) -> anyhow::Result<PathBuf> {
+    let find = || {
+        let path = project.env.get("PATH").unwrap_or_default();
+        std::env::split_paths(path)
+            .map(|dir| dir.join("promtool"))
+            .find(|file| file.is_file())
+    };
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    if apt::is_possible() {
+        apt::install(project, &["prometheus"])?;
+        if let Some(found) = find() {
+            return Ok(found);
+        }
+    }
+    bail!("there is no promtool: install Prometheus")
 }
 
 fn chromium(project: &Project) -> anyhow::Result<PathBuf> {

@@ -1,8 +1,10 @@
 //! One application per test.
 
 mod client;
+mod collector;
 mod process;
 mod replica;
+mod scrape;
 mod shown;
 mod socket;
 pub(crate) mod sse;
@@ -16,8 +18,10 @@ use shared::testing::TestEnv;
 use uuid::Uuid;
 
 pub(crate) use client::{Answer, Client, SERVICE_KEY, forged_token, now, token_with};
+pub(crate) use collector::{Collector, Span};
 pub(crate) use process::Process;
 pub(crate) use replica::{Replica, TestWorker};
+pub(crate) use scrape::Scrape;
 pub(crate) use socket::Socket;
 pub(crate) use sse::EventStream;
 
@@ -77,7 +81,13 @@ impl TestApp {
     }
 
     pub(crate) fn start_worker(&mut self) {
-        self.worker = Some(TestWorker::start(&self.env, &self.simulator, &self.clock));
+        self.start_worker_with(&[]);
+    }
+
+    /// With settings of the worker's own.
+    pub(crate) fn start_worker_with(&mut self, settings: &[(&'static str, &str)]) {
+        let worker = TestWorker::start(&self.env, &self.simulator, &self.clock, settings);
+        self.worker = Some(worker);
     }
 
     /// A client of the first replica, as a new user.

@@ -86,9 +86,14 @@ pub(crate) struct TestWorker {
 }
 
 impl TestWorker {
-    pub(super) fn start(env: &TestEnv, simulator: &Simulator, clock: &Clock) -> Self {
+    pub(super) fn start(
+        env: &TestEnv,
+        simulator: &Simulator,
+        clock: &Clock,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
         let redis = env.redis_config();
-        let mut vars = Vars::from_map([
+        let defaults = [
             ("DATABASE_URL", env.database_url().to_owned()),
             ("REDIS_URL", redis.url.expose_secret().to_owned()),
             ("REDIS_KEY_PREFIX", redis.prefix.clone()),
@@ -108,7 +113,13 @@ impl TestWorker {
             ("LEASE_RENEW_SECONDS", "0.5".to_owned()),
             ("RECONCILE_SECONDS", "0.3".to_owned()),
             ("QUEUE_BLOCK_SECONDS", "0.3".to_owned()),
-        ]);
+            // Rules of the simulator that count calls would count these as well.
+            ("COST_REFRESH", "0".to_owned()),
+        ];
+        let given = settings
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        let mut vars = Vars::from_map(defaults.into_iter().chain(given));
         let config = WorkerConfig::from_vars(&mut vars);
         vars.finish().unwrap();
         let runtime = runtime();
