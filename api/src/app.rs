@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
 use platform::Platform;
+use shared::knowledge::Vocabularies;
 use shared::lifecycle::Lifecycle;
 use shared::models::ModelsConfig;
 use shared::operator::Operator;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub backlog: Arc<Backlog>,
     /// Asks the platform's other services.
     pub platform: Platform,
+    /// The words of the knowledge base.
+    pub vocabularies: Vocabularies,
     /// Asks the upstream for a sign of life.
     pub upstream: reqwest::Client,
     /// What health checks remember.
@@ -129,6 +132,7 @@ impl AppState {
             operator,
             backlog,
             platform,
+            vocabularies: Vocabularies::default(),
             upstream,
             probes: Probes::default(),
         })))

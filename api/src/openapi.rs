@@ -25,6 +25,8 @@ use crate::error::{self, Code};
         (name = "generations", description = "The work that makes one reply."),
         (name = "usage", description = "What calls of models took: tokens and credits."),
         (name = "push", description = "Events as they happen."),
+        (name = "knowledge", description = "The help desk's knowledge base: uploads, entries, search. For administrators."),
+        (name = "support", description = "The help desk's chat."),
         (name = "operations", description = "Health and measurements."),
         (name = "internal", description = "The operator's view: queues, dead letters, dead notifications, workers. With a service key."),
     ),
@@ -92,9 +94,12 @@ fn name_enums(schemas: &mut Value) {
         FailureCode,
         GenerationKind,
         GenerationStatus,
+        IngestionKind,
+        IngestionStatus,
         NotificationType,
         Priority,
         SenderType,
+        SupportState,
         WorkerStatus,
     );
 }

@@ -141,6 +141,22 @@ metrics! {
     gauge INBOUND_CONNECTED = "inbound_connected";
     /// Welcomes by how they came about (written, composed).
     counter WELCOMES = "assessment_welcomes_total";
+    /// Calls of the embedding provider by model and status.
+    counter EMBEDDING_REQUESTS = "embedding_requests_total";
+    /// Time of an embedding call, in seconds, by model.
+    histogram EMBEDDING_DURATION = "embedding_duration_seconds"
+        [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0];
+    /// Questions whose vector was remembered (hit) or had to be asked for (miss).
+    counter EMBEDDING_CACHE = "embedding_cache_total";
+    /// Vectors of questions that the worker remembers.
+    gauge EMBEDDING_CACHE_ENTRIES = "embedding_cache_entries";
+    /// What they take, in bytes.
+    gauge EMBEDDING_CACHE_BYTES = "embedding_cache_bytes";
+    /// Time of a search without its question's vector, in seconds, by degraded (true: words only).
+    histogram KNOWLEDGE_SEARCH_DURATION = "knowledge_search_duration_seconds"
+        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+    /// Turns of the help desk by intent and outcome (answered, unanswered, template, escalated).
+    counter SUPPORT_TURNS = "support_turns_total";
     /// Connected clients by transport (sse, websocket).
     gauge PUSH_CONNECTIONS = "push_connections";
     /// Events that did not fit a listener's buffer.

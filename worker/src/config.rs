@@ -15,7 +15,8 @@ use crate::costs::CostsConfig;
 use crate::inbound::InboundConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
-use crate::upstream::UpstreamConfig;
+use crate::support_config::SupportConfig;
+use crate::upstream::{EmbeddingConfig, UpstreamConfig};
 
 /// What hangs on a dead connection is let go after 10 s, and that is no reason to bark.
 const SHORTEST_WATCHDOG: Duration = Duration::from_secs(15);
@@ -31,6 +32,10 @@ pub struct WorkerConfig {
     pub redis: RedisConfig,
     /// The models' provider.
     pub upstream: UpstreamConfig,
+    /// The provider of vectors.
+    pub embedding: EmbeddingConfig,
+    /// The help desk.
+    pub support: SupportConfig,
     /// How this worker claims and keeps work.
     pub queue: QueueConfig,
     /// The limits of the upstream's account.
@@ -98,6 +103,8 @@ impl WorkerConfig {
             db: DbConfig::from_vars(vars),
             redis: RedisConfig::from_vars(vars),
             upstream: UpstreamConfig::from_vars(vars),
+            embedding: EmbeddingConfig::from_vars(vars),
+            support: SupportConfig::from_vars(vars),
             pacing: PacingConfig::from_vars(vars),
             queue: QueueConfig::from_vars(vars),
             costs: CostsConfig::from_vars(vars),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use platform::Platform;
 use shared::clock::Clock;
+use shared::knowledge::Vocabularies;
 use shared::redis::Redis;
 use shared::store::Db;
 use shared::traces::Traces;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use crate::config::WorkerConfig;
 use crate::jobs::{Calls, Replies, Summaries};
+use crate::knowledge::Embedder;
 use crate::outbound::Wake;
 use crate::pacing::Pacing;
 use crate::progress::Progress;
@@ -43,6 +45,10 @@ pub struct Context {
     pub platform: Platform,
     /// The limits of the upstream's account.
     pub pacing: Pacing,
+    /// Texts to vectors.
+    pub embedder: Arc<Embedder>,
+    /// The words of the knowledge base.
+    pub vocabularies: Vocabularies,
     /// What runs here right now.
     pub running: Running,
     /// Which queues may be taken from.

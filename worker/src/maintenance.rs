@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::store::knowledge::ingestions;
 use shared::store::{StoreResult, budgets, costs, fleet, inbox, maintenance, notifications};
 
 use crate::context::Context;
@@ -38,17 +39,19 @@ pub async fn pass(context: &Context) -> StoreResult<bool> {
     let expired = maintenance::expire_idempotency_keys(&mut tx, BATCH).await?;
     let workers = fleet::forget(&mut tx).await?;
     let forgotten = notifications::forget(&mut tx, BATCH).await?;
+    let abandoned = ingestions::discard_abandoned(&mut tx).await?;
     budgets::forget(&mut tx, BATCH).await?;
     costs::forget(&mut tx, BATCH).await?;
     let events = inbox::forget(&mut tx, BATCH).await?;
     tx.commit().await?;
-    if partitions > 0 || expired > 0 || workers > 0 || forgotten > 0 {
+    if partitions > 0 || expired > 0 || workers > 0 || forgotten > 0 || abandoned > 0 {
         tracing::info!(
             partitions,
             forgotten_events = events,
             expired_keys = expired,
             forgotten_workers = workers,
             forgotten_notifications = forgotten,
+            abandoned_uploads = abandoned,
             "maintained"
         );
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use platform::Platform;
 use shared::clock::Clock;
+use shared::knowledge::Vocabularies;
 use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
 use shared::redis::Redis;
@@ -24,6 +25,7 @@ use crate::health::{Health, HealthPort};
 use crate::jobs::{
     Calls, Replies, Summaries, WaitingReplies, note_calls, store_replies, summarise,
 };
+use crate::knowledge::{Embedder, Texts, answer_questions, ingest, run_embedder};
 use crate::outbound::{Outbound, Wake};
 use crate::pacing::{Pacing, watch_account};
 use crate::progress::Part;
@@ -68,7 +70,8 @@ pub async fn run_watched(
 ) -> anyhow::Result<ExitCode> {
     let (replies, waiting) = Replies::new();
     let (summaries, wishes) = Summaries::new();
-    let context = Arc::new(build(config, clock, replies, summaries)?);
+    let (context, texts) = build(config, clock, replies, summaries)?;
+    let context = Arc::new(context);
     let outbound = Outbound::new(&context).context("failed to use NOTIFICATION_SERVICE_URL")?;
     tracing::info!(
         worker.id = context.worker_id,
@@ -86,7 +89,7 @@ pub async fn run_watched(
     }
     // Stopped only after the last job, unlike the process's own token.
     let background = Lifecycle::new();
-    start_background(&context, &background, waiting);
+    start_background(&context, &background, waiting, texts);
     let summarising = summarise(Arc::clone(&context), wishes);
     background.run("summaries", until(&background, summarising));
     background.run(
@@ -144,7 +147,12 @@ pub async fn run_watched(
 }
 
 /// Everything that runs beside the jobs, and for longer than they.
-fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: WaitingReplies) {
+fn start_background(
+    context: &Arc<Context>,
+    background: &Lifecycle,
+    waiting: WaitingReplies,
+    texts: Texts,
+) {
     let run = |name, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
         background.run(name, until(background, task));
     };
@@ -154,6 +162,10 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
         "store",
         Box::pin(store_replies(context.db.clone(), waiting)),
     );
+    let embedder = Arc::clone(&context.embedder);
+    run("embed", Box::pin(run_embedder(embedder, texts)));
+    run("ingest", Box::pin(ingest(shared())));
+    run("questions", Box::pin(answer_questions(shared())));
     run("renew", Box::pin(renew(shared())));
     run("reconcile", Box::pin(reconcile(shared())));
     run("maintain", Box::pin(maintenance::maintain(shared())));
@@ -261,7 +273,7 @@ fn build(
     clock: Clock,
     replies: Replies,
     summaries: Summaries,
-) -> anyhow::Result<Context> {
+) -> anyhow::Result<(Context, Texts)> {
     let db =
         Db::connect_lazy(&config.db, ServingRole::Worker).context("failed to use DATABASE_URL")?;
     let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
@@ -273,8 +285,16 @@ fn build(
     let platform = Platform::new(&config.platform).context("failed to use ARCHIVE_SERVICE_URL")?;
     let account = account_name(&config);
     let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
+    let (embedder, texts) = Embedder::new(
+        config.embedding.clone(),
+        &config.pacing,
+        db.clone(),
+        redis.clone(),
+        clock.clone(),
+    )
+    .context("failed to build the embedding client")?;
     let boot = Uuid::new_v4();
-    Ok(Context {
+    let context = Context {
         worker_id: format!("{}/{boot}", config.queue.name),
         boot,
         config,
@@ -285,6 +305,8 @@ fn build(
         upstream,
         platform,
         pacing,
+        embedder: Arc::new(embedder),
+        vocabularies: Vocabularies::default(),
         running: Running::default(),
         gates: Gates::default(),
         tally: Tally::default(),
@@ -295,7 +317,8 @@ fn build(
         wake: Wake::default(),
         progress: Arc::default(),
         called: Notify::new(),
-    })
+    };
+    Ok((context, texts))
 }
 
 /// Names the account in Redis: whose limits these are does not change with the key that is used.

@@ -81,6 +81,8 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Measure how well the help desk finds what is asked for, and print the table of docs/evaluation.md
+    Eval,
     /// Break everything that can break while messages come in, then check what Balas promises
     Chaos {
         /// What decides the order of the faults; any number, and the one of a failed run replays it
@@ -136,6 +138,9 @@ enum Action {
     },
 }
 
+/// The evaluation is a test like any other; its output is what is wanted here.
+const EVALUATION: [&str; 5] = ["-p", "balas-worker", "--test", "evaluation", "--no-capture"];
+
 fn main() -> ExitCode {
     match act(Cli::parse()) {
         Ok(code) => code,
@@ -188,6 +193,7 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             until_stopped(services::run(&project, rabbitmq).map(|()| ExitCode::SUCCESS))
         }
         Action::Test { args } => test::run(&project, &args),
+        Action::Eval => test::run(&project, &EVALUATION.map(str::to_owned)),
         Action::Chaos {
             seed,
             minutes,

@@ -11,6 +11,8 @@ use super::positive;
 pub struct LimitConfig {
     /// Bytes of a request body.
     pub max_body_bytes: usize,
+    /// Bytes of an uploaded file.
+    pub max_upload_bytes: usize,
     /// Characters (not bytes) of a message.
     pub max_message_length: usize,
     /// Messages of one user in an hour.
@@ -37,6 +39,12 @@ impl LimitConfig {
                 10 * 1024 * 1024,
                 (128 * 1024, 1024 * 1024 * 1024),
                 "bytes a request body may have",
+            ),
+            max_upload_bytes: vars.within(
+                "KNOWLEDGE_MAX_UPLOAD_BYTES",
+                256 * 1024 * 1024,
+                (1024, 4 * 1024 * 1024 * 1024),
+                "bytes a file for the knowledge base may have",
             ),
             max_message_length: vars.within(
                 "MAX_MESSAGE_LENGTH",

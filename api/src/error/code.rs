@@ -65,6 +65,10 @@ codes! {
     MessageNotFound = "message_not_found", NOT_FOUND, "No such message";
     /// The generation does not exist, or belongs to somebody else.
     GenerationNotFound = "generation_not_found", NOT_FOUND, "No such generation";
+    /// There is no such ingestion.
+    IngestionNotFound = "ingestion_not_found", NOT_FOUND, "No such ingestion";
+    /// There is no such entry in the knowledge base.
+    DocumentNotFound = "document_not_found", NOT_FOUND, "No such entry";
     /// There is no such dead letter.
     DeadLetterNotFound = "dead_letter_not_found", NOT_FOUND, "No such dead letter";
     /// There is no such dead notification: it was never given up, or is settled by now.
@@ -83,6 +87,10 @@ codes! {
     ConversationArchived = "conversation_archived", CONFLICT, "Conversation archived";
     /// The generation has ended, so there is nothing to cancel.
     GenerationEnded = "generation_ended", CONFLICT, "Generation ended";
+    /// No person has taken this conversation over; take it first.
+    NotTakenOver = "not_taken_over", CONFLICT, "Not taken over";
+    /// The ingestion has ended, so there is nothing to cancel.
+    IngestionEnded = "ingestion_ended", CONFLICT, "Ingestion ended";
     /// The dead letter was replayed or discarded before.
     DeadLetterSettled = "dead_letter_settled", CONFLICT, "Settled before";
     /// The message has a reply by now, or one is on its way, so there is nothing left to try again.
@@ -97,6 +105,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
     /// A field, parameter or header has a wrong type or value, or is unknown; `errors` names each.
     ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY, "Invalid request";
+    /// The uploaded file is no CSV with the columns of the help desk; the message names the line. Nothing was stored.
+    FileUnreadable = "file_unreadable", UNPROCESSABLE_ENTITY, "Unreadable file";
     /// The message has more characters than `MAX_MESSAGE_LENGTH`.
     MessageTooLong = "message_too_long", UNPROCESSABLE_ENTITY, "Message too long";
     /// The model is not one this user may choose.
@@ -123,6 +133,8 @@ codes! {
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much work waits";
     /// The results of the assessment are not known yet; repeat the request later.
     ResultsUnavailable = "results_unavailable", SERVICE_UNAVAILABLE, "Results not known yet";
+    /// The knowledge base needs the Postgres extension pgvector: install it and run `balas-api migrate` again.
+    KnowledgeUnavailable = "knowledge_unavailable", SERVICE_UNAVAILABLE, "No knowledge base";
     /// A part Balas depends on is unavailable; nothing was stored, repeat the request later.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
     /// The request took longer than the server allows.

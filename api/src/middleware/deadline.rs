@@ -13,10 +13,25 @@ use crate::gate::Gate;
 /// Ends a request that takes longer than `REQUEST_TIMEOUT`, plus the time it asked to wait. A stream
 /// is not cut: only the time until its first byte counts.
 pub async fn deadline(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let allowed = gate.config.server.request_timeout + requested_wait(&request);
+    let allowed = gate.config.server.request_timeout + requested_wait(&request) + besides(&request);
     match tokio::time::timeout(allowed, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::of(Code::Timeout).into_response(),
+    }
+}
+
+/// How long a file may take to come, besides.
+const UPLOAD: Duration = Duration::from_mins(15);
+
+/// What a route takes longer for by itself.
+fn besides(request: &Request) -> Duration {
+    if request.method() != http::Method::POST {
+        return Duration::ZERO;
+    }
+    match request.uri().path() {
+        crate::routes::UPLOADS => UPLOAD,
+        crate::routes::SUPPORT_CHAT => crate::routes::SUPPORT_WAIT,
+        _ => Duration::ZERO,
     }
 }
 

@@ -175,7 +175,7 @@ pub(super) async fn delete(
 }
 
 /// Pushes how the conversation is now to its owner's clients.
-async fn tell(app: &AppState, conversation: &Conversation) {
+pub(super) async fn tell(app: &AppState, conversation: &Conversation) {
     let event = Event::conversation_updated(conversation, app.gate.clock.now());
     if let Err(failure) = shared::push::publish(&app.redis, conversation.user_id, &event).await {
         tracing::debug!(%failure, "a change was not pushed");

@@ -9,12 +9,14 @@ mod feedback;
 mod generations;
 mod health;
 mod internal;
+mod knowledge;
 mod messages;
 mod model;
 mod parameters;
 mod regenerate;
 mod reply;
 mod socket;
+mod support;
 mod usage;
 mod view;
 
@@ -31,6 +33,8 @@ use crate::error::{Code, Problem};
 use crate::{console, docs, middleware, openapi};
 
 pub(crate) use generations::load as load_generation;
+pub(crate) use knowledge::UPLOADS;
+pub(crate) use support::{PATH as SUPPORT_CHAT, WAIT as SUPPORT_WAIT};
 
 /// The documented routes.
 pub(crate) fn table() -> OpenApiRouter<AppState> {
@@ -59,6 +63,28 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(events::of_conversation))
         .routes(routes!(socket::ticket))
         .routes(routes!(socket::open))
+        .routes(routes!(
+            knowledge::ingestions::upload,
+            knowledge::ingestions::list
+        ))
+        .routes(routes!(knowledge::ingestions::read))
+        .routes(routes!(knowledge::ingestions::cancel))
+        .routes(routes!(knowledge::progress::follow))
+        .routes(routes!(
+            knowledge::documents::create,
+            knowledge::documents::list
+        ))
+        .routes(routes!(
+            knowledge::documents::read,
+            knowledge::documents::replace,
+            knowledge::documents::delete
+        ))
+        .routes(routes!(knowledge::search::find))
+        .routes(routes!(support::chat))
+        .routes(routes!(internal::support::take))
+        .routes(routes!(internal::support::say))
+        .routes(routes!(internal::support::give_back))
+        .routes(routes!(internal::support::resolve))
         .routes(routes!(usage::summary))
         .routes(routes!(usage::of_conversation))
         .routes(routes!(internal::usage::report))

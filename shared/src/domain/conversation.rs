@@ -36,6 +36,20 @@ super::named_enum! {
     }
 }
 
+super::named_enum! {
+    /// Who answers in a conversation of the help desk.
+    pub enum SupportState {
+        /// The assistant.
+        Bot = "bot",
+        /// The assistant, until somebody takes over; they have been told.
+        WaitingForHuman = "waiting_for_human",
+        /// A person, and nobody else.
+        Human = "human",
+        /// Nobody any more; another message begins anew.
+        Resolved = "resolved",
+    }
+}
+
 /// A conversation as clients see it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Conversation {

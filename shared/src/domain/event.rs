@@ -31,6 +31,8 @@ super::named_enum! {
         ConversationUpdated = "conversation.updated",
         /// An assessment reached a stage; the data is that of `chat.assessment.stage`.
         AssessmentStage = "assessment.stage",
+        /// A file goes into the knowledge base; `{ingestion}`, to those who watch it.
+        KnowledgeProgress = "knowledge.progress",
     }
 }
 

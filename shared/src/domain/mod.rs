@@ -6,6 +6,7 @@ pub mod credits;
 mod event;
 mod fleet;
 mod generation;
+mod knowledge;
 mod message;
 mod notification;
 mod parked;
@@ -13,12 +14,18 @@ mod spending;
 pub mod timestamp;
 mod user;
 
-pub use conversation::{ContextType, Conversation, ConversationStatus, DEFAULT_TITLE};
+pub use conversation::{
+    ContextType, Conversation, ConversationStatus, DEFAULT_TITLE, SupportState,
+};
 pub use event::{Event, EventType};
 pub use fleet::{DeadLetter, DeadLetterCount, FleetWorker, Queue, WorkerStatus};
 pub use generation::{
     ContextUse, FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus,
     Priority, Timings, Usage,
+};
+pub use knowledge::{
+    EmbeddingProfile, EntryText, Ingestion, IngestionKind, IngestionStatus, KnowledgeDocument, Leg,
+    SkippedRow,
 };
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
 pub use notification::{

@@ -26,6 +26,8 @@ super::named_enum! {
         Cancelled = "chat.generation.cancelled",
         /// An assessment reached a stage.
         AssessmentStage = "chat.assessment.stage",
+        /// A person should answer in a conversation of the help desk.
+        Escalated = "chat.support.escalated",
     }
 }
 

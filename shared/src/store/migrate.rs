@@ -61,6 +61,11 @@ pub async fn run(url: &SecretString) -> Result<(), MigrationError> {
     // Our own lock refuses instead of waiting. An older version may start beside a newer schema.
     migrator.set_locking(false).set_ignore_missing(true);
     migrator.run(&mut connection).await?;
+    // The extension may have come after the migration that would have used it.
+    connection
+        .execute("SELECT chat.prepare_vectors()")
+        .await
+        .map_err(MigrationError::Bootstrap)?;
     connection.close().await.map_err(MigrationError::Connect)
 }
 

@@ -24,6 +24,7 @@ pub mod fleet;
 pub mod generations;
 pub mod idempotency;
 pub mod inbox;
+pub mod knowledge;
 pub mod ledger;
 pub mod maintenance;
 pub mod messages;
@@ -34,6 +35,7 @@ mod operator;
 pub mod queues;
 mod schema;
 pub mod summaries;
+pub mod support;
 mod tx;
 pub mod usage;
 

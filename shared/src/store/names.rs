@@ -8,8 +8,8 @@ use sqlx::{Decode, Encode, Postgres, Type};
 use crate::domain::assessment::{Language, Stage};
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
-    GenerationKind, GenerationStatus, NotificationType, Priority, SenderType, WaitsFor,
-    WorkerStatus,
+    GenerationKind, GenerationStatus, IngestionKind, IngestionStatus, NotificationType, Priority,
+    SenderType, SupportState, WaitsFor, WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -44,11 +44,14 @@ text_in_sql!(
     FailureCode,
     GenerationKind,
     GenerationStatus,
+    IngestionKind,
+    IngestionStatus,
     Language,
     NotificationType,
     Priority,
     SenderType,
     Stage,
+    SupportState,
     WaitsFor,
     WorkerStatus,
 );

@@ -16,11 +16,21 @@ const POLICIES: &str = "
     SELECT tablename::text, policyname::text, roles::text, COALESCE(qual, with_check), COALESCE(with_check, qual), cmd
     FROM pg_policies WHERE schemaname = 'chat' ORDER BY 1, 2";
 
-/// Tables about nobody, where the grants say all: sqlx's own list of migrations, where notifications
-/// go, how far the ledger was read, what everybody has used of the budgets, the queues and the register of workers.
-const NOBODYS: [&str; 6] = [
+/// Tables about nobody, where the grants say all: sqlx's own list of migrations, the knowledge base, where
+/// notifications go, how far the ledger was read, what everybody has used of the budgets, the queues and
+/// the register of workers.
+const NOBODYS: [&str; 15] = [
     "_sqlx_migrations",
     "budget_totals",
+    "knowledge_chunks",
+    "knowledge_collections",
+    "knowledge_documents",
+    "knowledge_ingestions",
+    "knowledge_profiles",
+    "knowledge_rows",
+    "knowledge_synonyms",
+    "knowledge_vectors",
+    "knowledge_words",
     "ledger_readers",
     "notification_destinations",
     "queues",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::domain::{ContextUse, Generation, GenerationStatus, Usage};
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
@@ -13,7 +13,10 @@ use super::book::{Book, since};
 use super::{attempt, count, events, persist};
 use crate::context::Context;
 use crate::trace;
-use crate::upstream::Answer;
+use crate::upstream::{Answer, Model, TokenUsage};
+
+/// What names an answer that no model gave, where a model would stand.
+const TEMPLATE: &str = "template";
 
 /// Stores the answer, or books it as wasted where somebody else owns the row.
 ///
@@ -26,11 +29,15 @@ pub(super) async fn store(
     answer: &Answer,
     shown: &ContextUse,
     log: &LogWriter,
+    support: Option<Value>,
 ) {
     let now = context.clock.now();
     let usage = usage(context, book, answer);
     let first_token_ms_ago = answer.first_token_at.map(|at| since(&context.clock, at));
-    let metadata = json!({ "model": usage.model, "finish_reason": answer.finish_reason });
+    let mut metadata = json!({ "model": usage.model, "finish_reason": answer.finish_reason });
+    if let Some(support) = support {
+        metadata["support"] = support;
+    }
     let reply_id = id::new_after(now, Some(claim.id));
     let reply = Arc::new(Finish {
         id: claim.id,
@@ -102,6 +109,23 @@ pub(super) async fn store(
 /// Whether the next prompts will have to leave something out, or this one did: three quarters are used.
 fn is_full(shown: &ContextUse) -> bool {
     shown.dropped > 0 || shown.used.saturating_mul(4) >= shown.budget.saturating_mul(3)
+}
+
+/// What is stored in place of an answer that no model gave: it cost nothing.
+pub(super) fn template(text: String) -> Answer {
+    Answer {
+        text,
+        incomplete: false,
+        finish_reason: "stop".to_owned(),
+        model: Model::new(TEMPLATE, true),
+        model_served: TEMPLATE.to_owned(),
+        upstream_id: None,
+        usage: Some(TokenUsage {
+            cost: Some(rust_decimal::Decimal::ZERO),
+            ..TokenUsage::default()
+        }),
+        first_token_at: None,
+    }
 }
 
 /// Stores a reply that was not stored with the others: its rows were locked, the claim was lost, or

@@ -11,6 +11,7 @@ use shared::store::summaries::{self, Earlier, Summary};
 use tokio::sync::mpsc;
 
 use super::book::Book;
+use super::support::Desk;
 use super::{
     attempt, count, events, finish, give_up, is_last_round, paced, persist, put_back,
     unless_aborted,
@@ -20,7 +21,14 @@ use crate::prompt::{self, PromptInput, Turn};
 use crate::queue::{AbortReason, RunningJob};
 use crate::upstream::{self, Call, ErrorClass, Outcome};
 
-pub(super) async fn run(context: &Context, claim: &Claim, history: History, job: &RunningJob<'_>) {
+/// Makes the reply; `desk` is what the help desk knows, in its conversations.
+pub(super) async fn run(
+    context: &Context,
+    claim: &Claim,
+    history: History,
+    job: &RunningJob<'_>,
+    desk: Option<&Desk>,
+) {
     let mut log = events::writer(context, claim);
     announce(&mut log, claim);
     if history.messages.is_empty() {
@@ -32,7 +40,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
         )
         .await;
     }
-    let (call, shown) = call(context, claim, history).await;
+    let (call, shown) = call(context, claim, history, desk).await;
     let (sender, notes) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "completion", sender);
     let referee = paced(context, claim);
@@ -49,7 +57,8 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
     );
     match outcome {
         Ok(Ok(Outcome::Completed(answer))) => {
-            finish::store(context, claim, &book, &answer, &shown, &log).await
+            let record = desk.map(|desk| desk.record(false));
+            finish::store(context, claim, &book, &answer, &shown, &log, record).await
         }
         Ok(Ok(Outcome::PutBack {
             after,
@@ -75,9 +84,16 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
             retrying(&mut log, claim, reason, after).await;
             put_back(context, claim, after, false, &detail).await;
         }
-        Ok(Ok(Outcome::Failed { code, detail, .. })) => {
-            give_up(context, claim, code, &detail).await
-        }
+        Ok(Ok(Outcome::Failed { code, detail, .. })) => match desk {
+            Some(desk) if code.retryable() => {
+                tracing::warn!(generation.id = %claim.id, detail, "the help desk answers without a model");
+                desk.failed(context, claim).await;
+                let answer = finish::template(desk.template());
+                let record = Some(desk.record(true));
+                finish::store(context, claim, &book, &answer, &shown, &log, record).await
+            }
+            _ => give_up(context, claim, code, &detail).await,
+        },
         Ok(Err(_)) => {
             book.book_dropped("deadline").await;
             give_up(
@@ -140,10 +156,16 @@ pub(super) fn announce(log: &mut LogWriter, claim: &Claim) {
 }
 
 /// What to ask, and how much of the conversation is shown with it.
-async fn call(context: &Context, claim: &Claim, history: History) -> (Call, ContextUse) {
+async fn call(
+    context: &Context,
+    claim: &Claim,
+    history: History,
+    desk: Option<&Desk>,
+) -> (Call, ContextUse) {
     let models = &context.config.upstream.models;
     let budget = context.config.history_tokens;
     let background = prompt::background(&history.context_data);
+    let desk = desk.map(Desk::background);
     let earlier = earlier(context, claim, &history).await;
     let summary = earlier.summary.as_ref();
     let read = history.messages.len();
@@ -153,6 +175,7 @@ async fn call(context: &Context, claim: &Claim, history: History) -> (Call, Cont
     let input = PromptInput {
         context_type: claim.context_type,
         background: background.as_deref(),
+        desk: desk.as_deref(),
         summary: summary.map(|summary| summary.content.as_str()),
         turns: &turns,
         budget,

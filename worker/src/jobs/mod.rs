@@ -12,6 +12,7 @@ mod meter;
 mod persist;
 mod replies;
 mod summary;
+mod support;
 mod title;
 mod welcome;
 
@@ -23,7 +24,7 @@ pub use summary::{Summaries, WishedSummaries, summarise};
 
 use std::time::Duration;
 
-use shared::domain::{FailureCode, GenerationError, GenerationKind};
+use shared::domain::{ContextType, FailureCode, GenerationError, GenerationKind};
 use shared::push::Ended;
 use shared::store::generations::{self, Claim, Failed, History};
 use shared::traces::TraceParent;
@@ -51,8 +52,14 @@ pub async fn run(context: &Context, claim: &Claim, history: History) {
         metrics::histogram!(shared::metrics::PICKUP).record(pickup);
     }
     match claim.kind {
+        // Whatever way a message came into a conversation of the help desk, it is looked up.
+        GenerationKind::Reply | GenerationKind::Regenerate | GenerationKind::Support
+            if claim.context_type == ContextType::Support =>
+        {
+            support::run(context, claim, history, &job).await
+        }
         GenerationKind::Reply | GenerationKind::Regenerate => {
-            generate::run(context, claim, history, &job).await
+            generate::run(context, claim, history, &job, None).await
         }
         GenerationKind::Title => title::run(context, claim, &job).await,
         GenerationKind::Welcome => welcome::run(context, claim, &job).await,

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::Value;
 use shared::domain::assessment::StageNotice;
 use shared::domain::{
-    ContentType, GenerationError, GenerationKind, GenerationStatus, NotificationType, Usage,
-    timestamp,
+    ContentType, GenerationError, GenerationKind, GenerationStatus, NotificationType, SenderType,
+    Usage, timestamp,
 };
-use shared::store::notifications::{Content, Taken, TakenStage};
+use shared::store::notifications::{Content, Handoff, Taken, TakenStage};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -37,6 +38,48 @@ struct Data<'a> {
     usage: Option<&'a Usage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<GenerationError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    support: Option<Support<'a>>,
+}
+
+/// What a person who takes over from the help desk's assistant should know.
+#[derive(Serialize)]
+struct Support<'a> {
+    reason: &'a Value,
+    intent: &'a Value,
+    confidence: &'a Value,
+    sentiment: &'a Value,
+    language: &'a Value,
+    sources: &'a Value,
+    transcript: Vec<Spoken<'a>>,
+}
+
+#[derive(Serialize)]
+struct Spoken<'a> {
+    sender_type: SenderType,
+    content: &'a str,
+    #[serde(with = "timestamp")]
+    created_at: OffsetDateTime,
+}
+
+impl<'a> Support<'a> {
+    fn of(handoff: &'a Handoff) -> Self {
+        let note = &handoff.support;
+        let spoken = handoff.transcript.iter().map(|spoken| Spoken {
+            sender_type: spoken.sender_type,
+            content: &spoken.content,
+            created_at: spoken.created_at,
+        });
+        Self {
+            reason: &note["escalation_reason"],
+            intent: &note["intent"],
+            confidence: &note["confidence"],
+            sentiment: &note["sentiment"],
+            language: &note["language"],
+            sources: &note["sources"],
+            transcript: spoken.collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -70,6 +113,11 @@ pub(super) fn body(taken: &Taken, content: &Content) -> Bytes {
             }),
             usage: content.usage.as_ref(),
             error: content.error_code.map(GenerationError::from),
+            support: content
+                .handoff
+                .as_ref()
+                .filter(|_| taken.kind == NotificationType::Escalated)
+                .map(Support::of),
         },
     };
     serde_json::to_vec(&notification).unwrap_or_default().into()

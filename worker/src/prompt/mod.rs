@@ -5,6 +5,7 @@
 //! the budget, which only the newest turn alone may exceed.
 
 mod assessment;
+mod desk;
 mod history;
 mod indonesian;
 mod summary;
@@ -18,6 +19,7 @@ use shared::domain::{Attachment, ContextType, SenderType, estimate_tokens};
 use crate::upstream::{ChatMessage, ChatRole};
 
 pub use assessment::{background, language};
+pub use desk::{desk, entry};
 pub use summary::{SUMMARY_MAX_TOKENS, build_summary, clean_summary};
 pub use title::{MAX_TITLE_CHARS, TITLE_MAX_TOKENS, build_title, clean_title};
 pub use welcome::{WelcomeInput, build_welcome};
@@ -69,6 +71,8 @@ pub struct PromptInput<'a> {
     pub background: Option<&'a str>,
     /// What was said before the turns, in short. It counts against the budget.
     pub summary: Option<&'a str>,
+    /// What the help desk found. As long as it is.
+    pub desk: Option<&'a str>,
     /// The stored messages, oldest first; the last one is what is to be answered.
     pub turns: &'a [Turn],
     /// The most tokens of history, `MAX_CONVERSATION_HISTORY_TOKENS`.
@@ -85,6 +89,7 @@ pub fn build(input: &PromptInput<'_>) -> Vec<ChatMessage> {
     let system = system::prompt(
         input.context_type,
         input.background,
+        input.desk,
         input.summary,
         input.concise,
         input.language,

@@ -20,6 +20,7 @@ fn turn(sender: SenderType, content: &str, tokens: u32) -> Turn {
 fn input(turns: &[Turn], budget: u32) -> PromptInput<'_> {
     PromptInput {
         context_type: ContextType::General,
+        desk: None,
         background: None,
         summary: None,
         turns,
@@ -116,7 +117,7 @@ proptest! {
         concise: bool,
         background in prop::option::of(".{0,60}"),
     ) {
-        let input = PromptInput { context_type, background: background.as_deref(), summary: None, turns: &turns, budget, concise, language: Language::English };
+        let input = PromptInput { context_type, desk: None, background: background.as_deref(), summary: None, turns: &turns, budget, concise, language: Language::English };
         let messages = build(&input);
         let shown = shown(&messages);
         let newest = turns.len() - 1;
@@ -258,6 +259,7 @@ fn background_is_bounded_and_cannot_end_its_own_frame() {
         "word ".repeat(50_000)
     );
     let messages = build(&PromptInput {
+        desk: None,
         background: Some(&hostile),
         ..input(&turns, 100)
     });
@@ -267,6 +269,7 @@ fn background_is_bounded_and_cannot_end_its_own_frame() {
     assert!(system.ends_with("BACKGROUND>>>"));
     assert!(estimate_tokens(system) < MAX_BACKGROUND_TOKENS + 600);
     let blank = build(&PromptInput {
+        desk: None,
         background: Some("  "),
         ..input(&turns, 100)
     });

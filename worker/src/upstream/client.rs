@@ -326,13 +326,13 @@ pub(super) fn endpoint(base: &Url, path: &str) -> Url {
     url
 }
 
-fn bearer(key: &Key) -> Option<HeaderValue> {
+pub(super) fn bearer(key: &Key) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", key.secret()?)).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-fn is_this_machine(url: &Url) -> bool {
+pub(super) fn is_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost"
         || host

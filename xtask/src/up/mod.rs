@@ -206,6 +206,11 @@ impl Stack {
                 format!("http://127.0.0.1:{port}/api/v1"),
             ),
             ("OPENROUTER_API_KEY".to_owned(), "simulated".to_owned()),
+            // The help desk's vectors come from it as well.
+            (
+                "NEBIUS_BASE_URL".to_owned(),
+                format!("http://127.0.0.1:{port}/api/v1"),
+            ),
             (LIMIT.to_owned(), limit),
         ])
     }

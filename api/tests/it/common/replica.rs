@@ -115,6 +115,10 @@ impl TestWorker {
             ("REDIS_KEY_PREFIX", redis.prefix.clone()),
             ("OPENROUTER_BASE_URL", simulator.base_url()),
             ("OPENROUTER_API_KEY", "test-key".to_owned()),
+            ("NEBIUS_BASE_URL", simulator.base_url()),
+            ("NEBIUS_API_KEY", "test-embedding-key".to_owned()),
+            ("EMBEDDING_DIMENSION", "256".to_owned()),
+            ("MAX_RETRIES", "1".to_owned()),
             ("WORKER_NAME", "worker".to_owned()),
             ("WORKER_CONCURRENCY", "16".to_owned()),
             // The simulator sets no limit.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use super::{Held, TRIP};
 use crate::domain::assessment::{Language, Stage};
 use crate::domain::{
     ContentType, Destination, FailureCode, GenerationKind, GenerationStatus, NotificationType,
-    Usage,
+    SenderType, Usage,
 };
 use crate::store::{StoreResult, SweepTx};
 
@@ -162,7 +163,32 @@ pub struct Content {
     pub usage: Option<Usage>,
     /// The reply.
     pub reply: Option<Reply>,
+    /// What the person who is to take over should know, where the help desk hands over.
+    pub handoff: Option<Handoff>,
 }
+
+/// What a person who takes over from the help desk's assistant should know.
+#[derive(Clone, Debug)]
+pub struct Handoff {
+    /// What the help desk noted with the answer: intent, mood, language, entries, reason.
+    pub support: Value,
+    /// The newest messages up to the answer, oldest first.
+    pub transcript: Vec<Spoken>,
+}
+
+/// A message of a transcript.
+#[derive(Clone, Debug)]
+pub struct Spoken {
+    /// Who wrote it.
+    pub sender_type: SenderType,
+    /// The text.
+    pub content: String,
+    /// When it was stored.
+    pub created_at: OffsetDateTime,
+}
+
+/// Messages of a transcript.
+const TRANSCRIPT: i64 = 30;
 
 /// A reply as it is told.
 #[derive(Clone, Debug)]
@@ -187,7 +213,8 @@ pub async fn contents(tx: &mut SweepTx, generations: &[Uuid]) -> StoreResult<Vec
         r#"SELECT w.place AS "place!", g.kind AS "kind: GenerationKind", g.status AS "status: GenerationStatus",
                   g.user_message_id, g.error_code AS "error_code: FailureCode", g.usage AS "usage: Json<Usage>",
                   g.assistant_message_id IS NOT NULL AS "replied!", m.id AS "reply_id?", m.content AS "content?",
-                  m.content_type AS "content_type?: ContentType", m.created_at AS "created_at?"
+                  m.content_type AS "content_type?: ContentType", m.created_at AS "created_at?",
+                  g.conversation_id, m.metadata -> 'support' AS "support?"
            FROM unnest($1::uuid[]) WITH ORDINALITY AS w (id, place)
            JOIN chat.generations g ON g.id = w.id
            JOIN chat.conversations c ON c.id = g.conversation_id AND c.status <> 'deleted'
@@ -215,6 +242,13 @@ pub async fn contents(tx: &mut SweepTx, generations: &[Uuid]) -> StoreResult<Vec
         if row.replied && reply.is_none() {
             continue;
         }
+        let handoff = match (row.support, &reply) {
+            (Some(support), Some(reply)) if support["should_escalate"] == true => Some(Handoff {
+                transcript: transcript(tx, row.conversation_id, reply.id).await?,
+                support,
+            }),
+            _ => None,
+        };
         *content = Some(Content {
             kind: row.kind,
             status: row.status,
@@ -222,7 +256,28 @@ pub async fn contents(tx: &mut SweepTx, generations: &[Uuid]) -> StoreResult<Vec
             error_code: row.error_code,
             usage: row.usage.map(|usage| usage.0),
             reply,
+            handoff,
         });
     }
     Ok(contents)
+}
+
+/// The newest messages of a conversation up to one of them, oldest first.
+async fn transcript(
+    tx: &mut SweepTx,
+    conversation_id: Uuid,
+    last: Uuid,
+) -> StoreResult<Vec<Spoken>> {
+    let mut spoken = sqlx::query_as!(
+        Spoken,
+        r#"SELECT m.sender_type AS "sender_type: SenderType", m.content, m.created_at FROM chat.messages m
+           WHERE m.conversation_id = $1 AND m.id > $1 AND m.id <= $2 ORDER BY m.id DESC LIMIT $3"#,
+        conversation_id,
+        last,
+        TRANSCRIPT,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    spoken.reverse();
+    Ok(spoken)
 }

@@ -1,0 +1,332 @@
+//! What a message is about, by weighted phrases.
+
+use super::sentiment::sentiment;
+use super::{Intent, Text};
+
+/// Phrases (those that end in `*` are beginnings of words) and what each counts for its intent.
+const PHRASES: &[(Intent, f64, &[&str])] = &[
+    (
+        Intent::LoginIssue,
+        2.0,
+        &[
+            "login*",
+            "log in",
+            "sign in",
+            "logged in",
+            "log into",
+            "password*",
+            "kata sandi",
+            "sandi",
+            "otp",
+            "kode verifikasi",
+            "captcha",
+            "username",
+            "akun*",
+            "account*",
+            "terkunci",
+            "kekunci",
+            "locked",
+            "reset sandi",
+            "lupa password",
+            "lupa sandi",
+            "verification code",
+            "2fa",
+            "authenticator",
+            "sesi",
+            "session",
+        ],
+    ),
+    (
+        Intent::LoginIssue,
+        1.0,
+        &[
+            "masuk",
+            "keluar sendiri",
+            "logout*",
+            "terblokir",
+            "blocked",
+            "blokir",
+        ],
+    ),
+    (
+        Intent::DpaIssue,
+        2.0,
+        &[
+            "dpa*",
+            "rka*",
+            "pagu",
+            "anggaran kas",
+            "dokumen pelaksanaan",
+            "pergeseran",
+            "budget*",
+            "ceiling",
+            "dppa*",
+            "standar harga",
+            "ssh",
+            "rkpd",
+            "kua",
+            "ppas",
+            "apbd",
+        ],
+    ),
+    (
+        Intent::DpaIssue,
+        1.0,
+        &[
+            "anggaran",
+            "belanja",
+            "sub kegiatan",
+            "subkegiatan",
+            "kegiatan",
+            "spd",
+            "allocation",
+        ],
+    ),
+    (
+        Intent::LaporanIssue,
+        2.0,
+        &[
+            "laporan*",
+            "lap",
+            "report*",
+            "lra",
+            "neraca",
+            "lak",
+            "calk",
+            "buku besar",
+            "bku",
+            "spj*",
+            "lpj*",
+            "realisasi",
+            "balance sheet",
+            "register*",
+            "rekap*",
+            "ledger",
+            "buku kas",
+            "lpe",
+        ],
+    ),
+    (
+        Intent::LaporanIssue,
+        0.7,
+        &[
+            "cetak*",
+            "selisih",
+            "tidak balance",
+            "export",
+            "ekspor",
+            "saldo",
+        ],
+    ),
+    (
+        Intent::TechnicalIssue,
+        1.5,
+        &[
+            "error*",
+            "eror*",
+            "bug",
+            "blank",
+            "loading",
+            "lemot",
+            "lambat",
+            "lelet",
+            "hang",
+            "crash*",
+            "500",
+            "502",
+            "504",
+            "404",
+            "timeout",
+            "tidak bisa dibuka",
+            "server*",
+            "muter*",
+            "not loading",
+            "slow",
+            "freezes",
+            "frozen",
+            "putih",
+            "down",
+        ],
+    ),
+    (
+        Intent::TechnicalIssue,
+        0.8,
+        &[
+            "gagal*",
+            "tidak bisa",
+            "ga bisa",
+            "gak bisa",
+            "nggak bisa",
+            "tdk bisa",
+            "belum bisa",
+            "blm bisa",
+            "gabisa",
+            "tidak muncul",
+            "ga muncul",
+            "gak muncul",
+            "belum muncul",
+            "tidak tampil",
+            "kosong",
+            "hilang",
+            "ilang",
+            "upload*",
+            "unggah",
+            "unduh",
+            "download*",
+            "fail*",
+            "cannot",
+            "can t",
+            "doesn t",
+            "won t",
+            "not working",
+            "tombol",
+            "button",
+            "simpan",
+            "tte",
+            "missing",
+            "disappear*",
+        ],
+    ),
+    (
+        Intent::GeneralInquiry,
+        1.2,
+        &[
+            "bagaimana cara",
+            "gimana cara",
+            "bagaimana",
+            "gimana",
+            "cara",
+            "how do",
+            "how to",
+            "how can",
+            "apa itu",
+            "apakah",
+            "what is",
+            "kapan",
+            "when",
+            "jadwal",
+            "syarat",
+            "di mana",
+            "dimana",
+            "where",
+            "panduan",
+            "manual",
+            "apa bedanya",
+            "perbedaan",
+            "boleh",
+            "langkah",
+            "jam berapa",
+            "siapa",
+        ],
+    ),
+    (
+        Intent::Complaint,
+        2.2,
+        &[
+            "kecewa*",
+            "mengecewakan",
+            "komplain*",
+            "complain*",
+            "protes",
+            "keluhan",
+            "mengeluh",
+            "pelayanan*",
+            "layanan buruk",
+            "tidak becus",
+            "ga becus",
+            "gak becus",
+            "percuma",
+            "keterlaluan",
+            "unacceptable",
+            "disappoint*",
+            "terrible",
+            "worst",
+            "useless",
+            "fed up",
+            "ridiculous",
+            "memalukan",
+            "parah banget",
+            "parah sekali",
+            "sampah",
+            "muak",
+            "awful",
+            "tidak ada respon",
+            "tidak ditanggapi",
+            "ga direspon",
+            "gak direspon",
+            "belum ditanggapi",
+            "no response",
+            "nobody answers",
+        ],
+    ),
+    (
+        Intent::FeatureRequest,
+        2.2,
+        &[
+            "fitur*",
+            "feature*",
+            "usul*",
+            "saran",
+            "sarankan",
+            "suggest*",
+            "sebaiknya",
+            "alangkah baiknya",
+            "tambahkan",
+            "ditambahkan",
+            "tambah menu",
+            "would be nice",
+            "it would be",
+            "would love",
+            "please add",
+            "could you add",
+            "add a",
+            "seandainya",
+            "harapan*",
+            "semoga ada",
+            "mohon ditambah",
+            "request",
+            "dark mode",
+            "mode gelap",
+            "ada opsi",
+        ],
+    ),
+];
+
+/// The intent and how sure that is, 0 to 1.
+#[must_use]
+pub fn intent(text: &Text) -> (Intent, f64) {
+    let mut scores = Intent::ALL.map(|intent| (intent, 0.0_f64));
+    for (intent, weight, phrases) in PHRASES {
+        let found = text.count(phrases);
+        // Several words for the same thing tell little more than one.
+        let found = match found {
+            0 => 0.0,
+            1 => 1.0,
+            2 => 1.4,
+            _ => 1.6,
+        };
+        if let Some((_, score)) = scores.iter_mut().find(|(known, _)| known == intent) {
+            *score += weight * found;
+        }
+    }
+    let mood = sentiment(text);
+    for (intent, score) in &mut scores {
+        // Anger without a word for it is a complaint still, whatever it is about.
+        if *intent == Intent::Complaint && mood <= -0.6 {
+            *score += 2.5;
+        }
+        if *intent == Intent::GeneralInquiry {
+            *score += 0.4;
+        }
+    }
+    // The area tells more than that something does not work there; earlier intents win a tie.
+    let mut best = (Intent::GeneralInquiry, 0.0);
+    for (intent, score) in scores {
+        if score > best.1 {
+            best = (intent, score);
+        }
+    }
+    let all: f64 = scores.iter().map(|(_, score)| score).sum();
+    let confidence = best.1 / all.max(1.0);
+    (best.0, (confidence * 100.0).round() / 100.0)
+}

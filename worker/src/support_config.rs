@@ -1,0 +1,44 @@
+//! What an operator sets about the help desk.
+
+use shared::config::Vars;
+use shared::desk::Rules;
+
+/// The help desk's settings.
+#[derive(Clone, Copy, Debug)]
+pub struct SupportConfig {
+    /// When a person should take over.
+    pub rules: Rules,
+    /// Entries that are looked up for a question.
+    pub top_k: usize,
+    /// Characters of entries that a prompt may hold.
+    pub max_context: usize,
+}
+
+impl SupportConfig {
+    /// Reads the variables; mistakes are collected in `vars`.
+    pub fn from_vars(vars: &mut Vars) -> Self {
+        Self {
+            rules: Rules {
+                sentiment_threshold: vars.within(
+                    "SENTIMENT_THRESHOLD",
+                    -0.6,
+                    (-1.0, 1.0),
+                    "a person should take over when the mood of a message is below this, -1 to 1",
+                ),
+                max_failed_attempts: vars.within(
+                    "MAX_FAILED_ATTEMPTS",
+                    3,
+                    (1, 100),
+                    "a person should take over after so many questions in a row that the knowledge base did not answer",
+                ),
+            },
+            top_k: vars.within("SUPPORT_TOP_K", 5, (1, 20), "entries that are looked up for a question to the help desk"),
+            max_context: vars.within(
+                "MAX_CONTEXT_LENGTH",
+                6000,
+                (500, 100_000),
+                "characters of entries that the help desk's prompt may hold",
+            ),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! How well the knowledge base finds what is asked for: the evaluation of docs/evaluation.md, on real
+//! Postgres. `cargo xtask eval` shows its table.
+//!
+//! Entries and questions are written by hand and synthetic. They are split by entry: weights, thresholds
+//! and synonyms come from the development half only, and what is promised is measured on the other.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets something unexpected must fail where it does"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod figures;
+#[path = "../knowledge/rig.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part of the rig")]
+mod rig;
+
+use shared::domain::EmbeddingProfile;
+use shared::knowledge::{Searched, Vocabularies, search};
+use shared::store::knowledge::profiles;
+
+use crate::common::Fleet;
+use crate::figures::{Asked, Figures, Outcome};
+
+const ENTRIES: &str = include_str!("../../../docs/evaluation/entries.csv");
+const QUESTIONS: &str = include_str!("../../../docs/evaluation/queries.tsv");
+const TOP: usize = 10;
+
+/// The issue of each entry, in the order of the file.
+fn issues() -> Vec<&'static str> {
+    let rows = ENTRIES.lines().skip(1);
+    rows.map(|row| row.split(',').nth(1).expect("a row has an issue"))
+        .collect()
+}
+
+fn questions() -> Vec<Asked> {
+    let lines = QUESTIONS.lines().enumerate();
+    lines
+        .map(|(number, line)| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [stratum, entry, text] = fields[..] else {
+                panic!("three fields: {line}");
+            };
+            let entry: usize = entry.parse().unwrap();
+            let is_dev = if entry == 0 {
+                number % 2 == 0
+            } else {
+                entry % 2 == 0
+            };
+            Asked {
+                stratum,
+                entry: entry.checked_sub(1),
+                is_dev,
+                text,
+            }
+        })
+        .collect()
+}
+
+fn outcome(issues: &[&str], asked: &Asked, found: &Searched) -> Outcome {
+    let rank = asked.entry.and_then(|entry| {
+        let place = found
+            .results
+            .iter()
+            .position(|one| one.document.issue == issues[entry]);
+        place.map(|place| place + 1)
+    });
+    Outcome {
+        asked: *asked,
+        rank,
+        answered: found.answerable,
+    }
+}
+
+/// Every question, by words and, where there is a vector, by both.
+async fn run(fleet: &Fleet, with_vectors: bool) -> Vec<Outcome> {
+    let (issues, vocabularies) = (issues(), Vocabularies::default());
+    let mut outcomes = Vec::new();
+    for asked in questions() {
+        let vector = match with_vectors {
+            true => {
+                let patience = std::time::Duration::from_secs(20);
+                shared::knowledge::ask(&fleet.redis, fleet.user, asked.text, patience)
+                    .await
+                    .unwrap()
+            }
+            false => None,
+        };
+        let mut tx = fleet.api.user(fleet.user).await.unwrap();
+        let profile: Option<EmbeddingProfile> = profiles::active(&mut tx).await.unwrap();
+        let vector = vector
+            .as_ref()
+            .map(|asked| (profile.as_ref().unwrap(), asked.vector.as_slice()));
+        let found = search(&mut tx, &vocabularies, "default", asked.text, vector, TOP)
+            .await
+            .unwrap();
+        let outcome = outcome(&issues, &asked, &found);
+        if !outcome.is_right() && !with_vectors && asked.is_dev {
+            let first = found.results.first().map(|one| one.document.issue.as_str());
+            println!(
+                "dev miss: {asked:?} rank {:?} coverage {:.2} first {first:?}",
+                outcome.rank, found.signals.coverage
+            );
+        }
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_promised_of_the_words_holds_on_the_held_out_half() {
+    let fleet = Fleet::new().await;
+    let _worker = rig::worker(&fleet, "w1");
+    let done = rig::ended(&fleet, rig::upload(&fleet, ENTRIES).await).await;
+    assert_eq!(
+        usize::try_from(done.documents_new).unwrap(),
+        issues().len(),
+        "{done:?}"
+    );
+    let words = run(&fleet, false).await;
+    let both = run(&fleet, true).await;
+    println!(
+        "\nWords alone (full text, spelling, synonyms)\n{}",
+        figures::table(&words)
+    );
+    println!(
+        "\nWords and the hermetic embedder, which proves plumbing and not quality\n{}",
+        figures::table(&both)
+    );
+    let of = |strata: &[&str]| {
+        Figures::of(
+            words
+                .iter()
+                .filter(|one| !one.asked.is_dev && strata.contains(&one.asked.stratum)),
+        )
+    };
+    let indonesian = of(&["formal", "colloquial"]);
+    assert!(
+        indonesian.recall_5 >= 0.90,
+        "Indonesian R@5 is {:.3}",
+        indonesian.recall_5
+    );
+    let typos = of(&["typo"]);
+    assert!(
+        typos.recall_5 >= 0.95,
+        "R@5 of misspelt questions is {:.3}",
+        typos.recall_5
+    );
+    let all = of(&["formal", "colloquial", "typo", "none"]);
+    assert!(
+        all.abstain_precision >= 0.9,
+        "abstain precision is {:.3}",
+        all.abstain_precision
+    );
+}

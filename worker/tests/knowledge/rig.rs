@@ -1,0 +1,108 @@
+//! A fleet with a knowledge base. The API's part is played by its store calls.
+
+use loadtest::simulator::Endpoint;
+use shared::domain::{EntryText, Ingestion};
+use shared::id;
+use shared::knowledge::{Row, Sheet, canonical_hash, entry_key};
+use shared::store::knowledge::ingestions::{self, StagedRow, Understood};
+use uuid::Uuid;
+
+use crate::common::{Fleet, TestWorker};
+
+pub(crate) fn worker(fleet: &Fleet, name: &str) -> TestWorker {
+    let url = fleet.simulator.base_url();
+    let settings = [
+        ("NEBIUS_BASE_URL", url.as_str()),
+        ("NEBIUS_API_KEY", "embedding-key"),
+        ("EMBEDDING_DIMENSION", "64"),
+    ];
+    fleet.worker_with(name, &settings)
+}
+
+/// What the API does with a file.
+pub(crate) async fn upload(fleet: &Fleet, file: &str) -> Uuid {
+    let mut sheet = Sheet::default();
+    sheet.push(file.as_bytes()).unwrap();
+    sheet.finish().unwrap();
+    let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+    for row in sheet.take() {
+        match row {
+            Row::Skipped(row) => skipped.push(row),
+            Row::Entry { line, text } => rows.push(staged(line, text)),
+        }
+    }
+    let id = id::new(fleet.clock.now());
+    let mut tx = fleet.api.user(fleet.user).await.unwrap();
+    ingestions::begin(&mut tx, id, Some("entries.csv"))
+        .await
+        .unwrap();
+    assert!(
+        ingestions::stage(&mut tx, id, &rows, &skipped)
+            .await
+            .unwrap()
+    );
+    let file = Understood {
+        encoding: Some("utf-8"),
+        delimiter: Some(","),
+        columns: &serde_json::json!([]),
+        rows_read: sheet.rows_read(),
+    };
+    assert!(
+        ingestions::queue(&mut tx, id, "default", &file)
+            .await
+            .unwrap()
+    );
+    tx.commit().await.unwrap();
+    id
+}
+
+fn staged(line: i32, text: EntryText) -> StagedRow {
+    StagedRow {
+        line,
+        key: entry_key(&text),
+        hash: canonical_hash(&text),
+        text,
+    }
+}
+
+pub(crate) async fn ingestion(fleet: &Fleet, id: Uuid) -> Ingestion {
+    let mut tx = fleet.api.user(fleet.user).await.unwrap();
+    ingestions::find(&mut tx, id).await.unwrap().unwrap()
+}
+
+pub(crate) async fn ended(fleet: &Fleet, id: Uuid) -> Ingestion {
+    fleet
+        .until(async || {
+            let found = ingestion(fleet, id).await;
+            found.status.is_terminal().then_some(found)
+        })
+        .await
+}
+
+/// A file of so many entries, each with words of its own.
+pub(crate) fn file(entries: std::ops::Range<u32>, solution: &str) -> String {
+    let rows = entries.map(|number| {
+        format!(
+            "Menu {},gagal nomor{number} pada langkah{},{solution}\n",
+            number % 7,
+            number % 13
+        )
+    });
+    format!("MENU,ISSUE,EXPECTED\n{}", rows.collect::<String>())
+}
+
+/// Every text that the provider was asked for, with repetitions.
+pub(crate) fn asked_for(fleet: &Fleet) -> Vec<String> {
+    let calls = fleet.simulator.calls();
+    let calls = calls
+        .iter()
+        .filter(|call| call.endpoint == Endpoint::Embeddings);
+    calls
+        .flat_map(|call| {
+            call.last_user_message
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
