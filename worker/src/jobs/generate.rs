@@ -85,12 +85,9 @@ pub(super) async fn run(
             put_back(context, claim, after, false, &detail).await;
         }
         Ok(Ok(Outcome::Failed { code, detail, .. })) => match desk {
+            // Boxed, so that no other job is as large as this rare one.
             Some(desk) if code.retryable() => {
-                tracing::warn!(generation.id = %claim.id, detail, "the help desk answers without a model");
-                desk.failed(context, claim).await;
-                let answer = finish::template(desk.template());
-                let record = Some(desk.record(true));
-                finish::store(context, claim, &book, &answer, &shown, &log, record).await
+                Box::pin(without_model(context, claim, &book, desk, &shown, &log, &detail)).await
             }
             _ => give_up(context, claim, code, &detail).await,
         },
@@ -106,6 +103,23 @@ pub(super) async fn run(
         }
         Err(reason) => stopped(context, claim, &mut book, reason).await,
     }
+}
+
+/// Stores what the help desk says when no model answers.
+async fn without_model(
+    context: &Context,
+    claim: &Claim,
+    book: &Book<'_>,
+    desk: &Desk,
+    shown: &ContextUse,
+    log: &LogWriter,
+    detail: &str,
+) {
+    tracing::warn!(generation.id = %claim.id, detail, "the help desk answers without a model");
+    desk.failed(context, claim).await;
+    let answer = finish::template(desk.template());
+    let record = Some(desk.record(true));
+    finish::store(context, claim, book, &answer, shown, log, record).await;
 }
 
 /// Tells the place in the line for the account's limit, and how long the reply will take from now.

@@ -56,7 +56,8 @@ pub async fn run(context: &Context, claim: &Claim, history: History) {
         GenerationKind::Reply | GenerationKind::Regenerate | GenerationKind::Support
             if claim.context_type == ContextType::Support =>
         {
-            support::run(context, claim, history, &job).await
+            // Boxed, so that the jobs of all others are not as large as this one.
+            Box::pin(support::run(context, claim, history, &job)).await
         }
         GenerationKind::Reply | GenerationKind::Regenerate => {
             generate::run(context, claim, history, &job, None).await
