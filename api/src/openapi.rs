@@ -22,6 +22,7 @@ use crate::error::{self, Code};
         (name = "conversations", description = "Threads of messages of one user."),
         (name = "messages", description = "Turns of a conversation, and asking for replies."),
         (name = "generations", description = "The work that makes one reply."),
+        (name = "usage", description = "What calls of models took: tokens and credits."),
         (name = "push", description = "Events as they happen."),
         (name = "operations", description = "Health and measurements."),
         (name = "internal", description = "The operator's view: queues, dead letters, dead notifications, workers. With a service key."),

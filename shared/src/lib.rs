@@ -5,6 +5,7 @@
 //!
 //! This crate may not name axum, apalis, lapin or the upstream's JSON.
 
+pub mod budgets;
 pub mod clock;
 pub mod config;
 pub mod crypto;

@@ -52,9 +52,18 @@ metrics! {
     counter OPENROUTER_REQUESTS = "openrouter_requests_total";
     /// Tokens by model and type (prompt, completion).
     counter TOKEN_USAGE = "token_usage_total";
-    /// Credits that the upstream says were spent, in millionths, by model, operation (completion, title) and wasted
-    /// (true: nobody got anything for them).
+    /// Credits that the upstream says were spent, in millionths, by model, operation (completion, title; late for
+    /// what was asked for afterwards, whatever it was) and wasted (true: nobody got anything for them).
     counter UPSTREAM_COST = "upstream_cost_micro_credits_total";
+    /// Questions to the upstream about costs that were unknown, by outcome (settled, not_yet, failed, given_up).
+    counter COST_QUESTIONS = "cost_questions_total";
+    /// Budgets of which four fifths were used, once a period, by scope (user, total) and period (day, month).
+    counter BUDGET_WARNINGS = "budget_warnings_total";
+    /// Requests that met a budget that is used up, by scope, period and outcome (refused, free_model).
+    counter BUDGET_EXHAUSTED = "budget_exhausted_total";
+    /// People and models that took far more than before, once a day each, by about (user, model) and unit
+    /// (credits, tokens).
+    counter USAGE_ANOMALIES = "usage_anomalies_total";
     /// Calls of free models by model, user_tier (free, premium; background for titles) and success (true, false).
     counter FREE_REQUESTS = "free_model_requests_total";
     /// Time that calls of free models took until they ended well, in seconds, by model.

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use shared::budgets::{AnomalyRules, BudgetsConfig};
 use shared::config::Vars;
 use shared::redis::RedisConfig;
 use shared::store::DbConfig;
 use shared::telemetry::LogConfig;
 use shared::traces::TracesConfig;
 
+use crate::costs::CostsConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
 use crate::upstream::UpstreamConfig;
@@ -31,6 +33,12 @@ pub struct WorkerConfig {
     pub queue: QueueConfig,
     /// The limits of the upstream's account.
     pub pacing: PacingConfig,
+    /// How costs that come late are asked for.
+    pub costs: CostsConfig,
+    /// What may be spent.
+    pub budgets: BudgetsConfig,
+    /// What counts as far above the usual.
+    pub anomalies: AnomalyRules,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
     /// Where notifications go.
@@ -80,6 +88,9 @@ impl WorkerConfig {
             upstream: UpstreamConfig::from_vars(vars),
             pacing: PacingConfig::from_vars(vars),
             queue: QueueConfig::from_vars(vars),
+            costs: CostsConfig::from_vars(vars),
+            budgets: BudgetsConfig::from_vars(vars),
+            anomalies: AnomalyRules::from_vars(vars),
             history_tokens: vars.within(
                 "MAX_CONVERSATION_HISTORY_TOKENS",
                 6000,

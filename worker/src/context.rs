@@ -1,6 +1,6 @@
 //! What every job of a worker shares.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,38 +60,68 @@ pub struct Context {
     pub called: Notify,
 }
 
-/// Moving averages of how long models take.
+/// Replies of a model that are remembered; older ones say nothing about how it is now.
+const REMEMBERED: usize = 64;
+
+/// How long models took of late, each of them by what it answered itself.
 #[derive(Debug, Default)]
-pub struct Pace(Mutex<HashMap<String, f64>>);
+pub struct Pace(Mutex<HashMap<String, VecDeque<Duration>>>);
 
 impl Pace {
-    /// Notes one reply.
+    /// Notes one reply of the model that gave it.
     pub fn note(&self, model: &str, took: Duration) {
-        let ms = took.as_secs_f64() * 1000.0;
-        let mut averages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match averages.get_mut(model) {
-            Some(average) => *average += (ms - *average) * 0.1,
-            None => {
-                averages.insert(model.to_owned(), ms);
-            }
+        let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let replies = models.entry(model.to_owned()).or_default();
+        if replies.len() == REMEMBERED {
+            replies.pop_front();
         }
+        replies.push_back(took);
     }
 
-    /// The average of one model, once it is known.
+    /// The time within which so many percent of a model's replies came, once it has given any.
     #[must_use]
-    pub fn average(&self, model: &str) -> Option<Duration> {
-        let averages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ms = averages.get(model)?;
-        Some(Duration::from_secs_f64(ms / 1000.0))
+    pub fn percentile(&self, model: &str, percent: usize) -> Option<Duration> {
+        let models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        percentile(models.get(model)?, percent)
     }
 
-    /// The averages, in milliseconds.
+    /// The medians, in milliseconds.
     #[must_use]
-    pub fn averages(&self) -> Vec<(String, f64)> {
-        let averages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        averages
-            .iter()
-            .map(|(model, ms)| (model.clone(), *ms))
-            .collect()
+    pub fn medians(&self) -> Vec<(String, f64)> {
+        let models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let median = |(model, replies): (&String, &VecDeque<Duration>)| {
+            let took = percentile(replies, 50)?;
+            Some((model.clone(), took.as_secs_f64() * 1000.0))
+        };
+        models.iter().filter_map(median).collect()
+    }
+}
+
+fn percentile(replies: &VecDeque<Duration>, percent: usize) -> Option<Duration> {
+    let mut sorted: Vec<Duration> = replies.iter().copied().collect();
+    sorted.sort_unstable();
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get(last * percent.min(100) / 100).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slow_reply_does_not_move_the_median() {
+        let pace = Pace::default();
+        assert_eq!(pace.percentile("a", 50), None);
+        for ms in [100, 110, 120, 90_000] {
+            pace.note("a", Duration::from_millis(ms));
+        }
+        assert_eq!(pace.percentile("a", 50), Some(Duration::from_millis(110)));
+        assert_eq!(pace.percentile("a", 100), Some(Duration::from_secs(90)));
+        assert_eq!(pace.medians(), [("a".to_owned(), 110.0)]);
+        // What was long ago is forgotten.
+        for _ in 0..REMEMBERED {
+            pace.note("a", Duration::from_secs(1));
+        }
+        assert_eq!(pace.percentile("a", 0), Some(Duration::from_secs(1)));
     }
 }

@@ -4,8 +4,11 @@
 //! [`outbound`] names lapin.
 
 pub mod admin;
+pub mod anomalies;
+pub mod budgets;
 pub mod config;
 pub mod context;
+pub mod costs;
 pub mod drain;
 pub mod handle;
 pub mod health;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::store::{StoreResult, fleet, maintenance, notifications};
+use shared::store::{StoreResult, budgets, costs, fleet, maintenance, notifications};
 
 use crate::context::Context;
 
@@ -38,6 +38,8 @@ pub async fn pass(context: &Context) -> StoreResult<bool> {
     let expired = maintenance::expire_idempotency_keys(&mut tx, BATCH).await?;
     let workers = fleet::forget(&mut tx).await?;
     let forgotten = notifications::forget(&mut tx, BATCH).await?;
+    budgets::forget(&mut tx, BATCH).await?;
+    costs::forget(&mut tx, BATCH).await?;
     tx.commit().await?;
     if partitions > 0 || expired > 0 || workers > 0 || forgotten > 0 {
         tracing::info!(

@@ -30,7 +30,7 @@ use crate::queue::{
 use crate::roll_call::roll_call;
 use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
-use crate::{handle, maintenance};
+use crate::{anomalies, budgets, costs, handle, maintenance};
 
 /// What closing may take when all jobs have ended: what remains has nothing to wait for.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -143,6 +143,9 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
     run("renew", Box::pin(renew(shared())));
     run("reconcile", Box::pin(reconcile(shared())));
     run("maintain", Box::pin(maintenance::maintain(shared())));
+    run("costs", Box::pin(costs::ask_for_costs(shared())));
+    run("budgets", Box::pin(budgets::watch_budgets(shared())));
+    run("anomalies", Box::pin(anomalies::watch_usage(shared())));
     run("gates", Box::pin(watch_gates(shared())));
     let asking = shared();
     let models = async move { watch_models(&asking.upstream).await };

@@ -8,6 +8,7 @@ mod server;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use shared::budgets::{AnomalyRules, BudgetsConfig};
 use shared::config::Vars;
 use shared::models::ModelsConfig;
 use shared::redis::RedisConfig;
@@ -73,6 +74,12 @@ pub struct ApiConfig {
     pub auth: AuthConfig,
     /// How much it takes.
     pub limits: LimitConfig,
+    /// What may be spent.
+    pub budgets: BudgetsConfig,
+    /// What counts as far above the usual.
+    pub anomalies: AnomalyRules,
+    /// Tokens of history that a prompt may hold, for what is reserved of a budget.
+    pub history_tokens: u32,
     /// Whether `/metrics` answers.
     pub enable_metrics: bool,
     /// The upstream's address, asked by `/health?full=true` only.
@@ -92,6 +99,14 @@ impl ApiConfig {
             server: ServerConfig::from_vars(vars),
             auth: AuthConfig::from_vars(vars),
             limits: LimitConfig::from_vars(vars),
+            budgets: BudgetsConfig::from_vars(vars),
+            anomalies: AnomalyRules::from_vars(vars),
+            history_tokens: vars.within(
+                "MAX_CONVERSATION_HISTORY_TOKENS",
+                6000,
+                (100, 1_000_000),
+                "tokens of history that a prompt may hold; the API reckons with it what a reply may cost",
+            ),
             enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
             upstream_base_url: url(
                 vars,

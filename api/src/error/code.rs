@@ -107,6 +107,8 @@ codes! {
     UpgradeRequired = "upgrade_required", UPGRADE_REQUIRED, "WebSocket upgrade required";
     /// Too many requests; `Retry-After` says when the next one may come.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// A budget is used up; `resets_at` and `Retry-After` say when the next one begins.
+    BudgetExhausted = "budget_exhausted", TOO_MANY_REQUESTS, "Budget used up";
     /// Too many event streams and WebSockets are open at once; close one first.
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS, "Too many open streams";
     /// The request line and the headers are larger than 32 KiB together, or more than 100.

@@ -31,6 +31,7 @@ pub struct Problem {
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    resets_at: Option<time::OffsetDateTime>,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -65,6 +66,13 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
     pub errors: &'a [FieldError],
+    /// When the budget that is used up begins anew.
+    #[serde(
+        with = "shared::domain::timestamp::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(required = false)]
+    pub resets_at: Option<time::OffsetDateTime>,
 }
 
 impl Problem {
@@ -75,6 +83,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             headers: Vec::new(),
+            resets_at: None,
             cause: None,
         }
     }
@@ -121,6 +130,13 @@ impl Problem {
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds when the budget that is used up begins anew.
+    #[must_use]
+    pub fn until(mut self, resets_at: time::OffsetDateTime) -> Self {
+        self.resets_at = Some(resets_at);
         self
     }
 

@@ -60,6 +60,7 @@ impl Problem {
             code: self.code,
             request_id,
             errors: &self.errors,
+            resets_at: self.resets_at,
         };
         serde_json::to_vec(&body).unwrap_or_default()
     }

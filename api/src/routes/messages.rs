@@ -17,7 +17,7 @@ use super::{model, reply};
 use crate::app::AppState;
 use crate::error::{Checks, Code, FieldError, Problem, Result};
 use crate::extract::{Correlation, Idempotent, Limit, Path, Prefer, Query, User};
-use crate::{cancelled, limits};
+use crate::{budgets, cancelled, limits};
 
 /// A message to answer.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -94,6 +94,7 @@ fn yes() -> bool {
         (status = 200, body = view::Replied, description = "With `Prefer: wait`: the generation has ended."),
         (status = 404, description = "conversation_not_found"),
         (status = 409, description = "conversation_busy conversation_archived idempotency_in_progress"),
+        (status = 429, description = "budget_exhausted"),
         (status = 503, description = "overloaded"),
         (status = 422, description = "message_too_long model_unknown idempotency_conflict"),
     )
@@ -127,13 +128,33 @@ pub(super) async fn post(
     };
     let budget = creation.budget();
     let concurrency = Concurrency::from(request.body.concurrency);
-    let stored = store(&app, &mut creation, &message, &work, concurrency).await;
+    let credits = budgets::estimate(&app, &chain);
+    let in_transaction = credits.is_some() || !creation.is_alone();
+    let stored = store(
+        &app,
+        &mut creation,
+        &message,
+        &work,
+        concurrency,
+        in_transaction,
+    )
+    .await;
     let Stored {
         user_message,
-        generation,
+        mut generation,
         parked,
         interrupted,
     } = stored.map_err(|problem| budget.on(problem))?;
+    if let Some(credits) = credits {
+        let reserved = budgets::reserve(
+            &app,
+            creation.tx(&app).await?,
+            &mut generation,
+            &chain,
+            credits,
+        );
+        reserved.await.map_err(|problem| budget.on(problem))?;
+    }
     let links = Links::of(generation.id);
     let location = Some(links.this.clone());
     let body = Accepted {
@@ -164,6 +185,7 @@ async fn store(
     message: &NewMessage<'_>,
     work: &NewGeneration<'_>,
     concurrency: Concurrency,
+    in_transaction: bool,
 ) -> Result<Stored> {
     let id = message.conversation_id;
     let mut interrupted = generations::Stopped::default();
@@ -175,7 +197,9 @@ async fn store(
         interrupted = generations::cancel_unfinished(tx, id, false).await?;
     }
     let (clock, user_id) = (&app.gate.clock, creation.user_id());
-    let accepted = if creation.is_alone() {
+    // Cancelling may have begun one.
+    let in_transaction = in_transaction || !creation.is_alone();
+    let accepted = if !in_transaction {
         generations::accept_alone(&app.db, user_id, clock, message, work, concurrency).await?
     } else {
         let tx = creation.tx(app).await?;

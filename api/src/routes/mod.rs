@@ -14,6 +14,7 @@ mod parameters;
 mod regenerate;
 mod reply;
 mod socket;
+mod usage;
 mod view;
 
 use parameters::{IdempotencyHeader, IfMatchHeader, LastEventIdHeader, PreferHeader};
@@ -50,6 +51,9 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(events::of_conversation))
         .routes(routes!(socket::ticket))
         .routes(routes!(socket::open))
+        .routes(routes!(usage::summary))
+        .routes(routes!(usage::of_conversation))
+        .routes(routes!(internal::usage::report))
         .routes(routes!(internal::queues::list))
         .routes(routes!(internal::queues::pause))
         .routes(routes!(internal::queues::resume))

@@ -14,7 +14,7 @@ use super::{model, reply};
 use crate::app::AppState;
 use crate::error::{Code, Problem, Result};
 use crate::extract::{Correlation, Idempotent, Path, Prefer, User};
-use crate::limits;
+use crate::{budgets, limits};
 
 /// Asks for another reply.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -25,7 +25,8 @@ pub(super) struct Regenerate {
     model: Option<String>,
 }
 
-/// Asks for another reply to the message that this one answers. The old reply stays.
+/// Asks for another reply to the message that this one answers. The old reply stays. The same wish
+/// within a second is the same generation.
 #[utoipa::path(
     post, path = "/api/chat/conversations/{conversation_id}/messages/{message_id}/regenerate", operation_id = "regenerate_reply", tag = "messages",
     params(
@@ -38,6 +39,7 @@ pub(super) struct Regenerate {
         (status = 200, body = view::Regenerated, description = "With `Prefer: wait`: the generation has ended."),
         (status = 404, description = "message_not_found"),
         (status = 409, description = "conversation_archived idempotency_in_progress"),
+        (status = 429, description = "budget_exhausted"),
         (status = 503, description = "overloaded"),
         (status = 422, description = "not_regenerable model_unknown idempotency_conflict"),
     )
@@ -70,8 +72,18 @@ pub(super) async fn post(
     let queued = store::regenerate(tx, &app.gate.clock, conversation_id, message_id, &work).await?;
     let (generation, parked) = match queued {
         store::Regenerated::Queued {
-            generation, parked, ..
-        } => (*generation, parked),
+            mut generation,
+            parked,
+            ..
+        } => {
+            if let Some(credits) = budgets::estimate(&app, &chain) {
+                let reserved = budgets::reserve(&app, tx, &mut generation, &chain, credits);
+                reserved.await.map_err(|problem| budget.on(problem))?;
+            }
+            (*generation, parked)
+        }
+        // Told again, Redis refuses the event that it has, and a second hint is harmless.
+        store::Regenerated::Same(generation) => (*generation, None),
         store::Regenerated::NotFound => return refuse(Code::MessageNotFound),
         store::Regenerated::NotActive => return refuse(Code::ConversationArchived),
         store::Regenerated::NotAReply => return refuse(Code::NotRegenerable),

@@ -133,6 +133,9 @@ pub(crate) fn generation_json(record: &CallRecord) -> Value {
         .as_deref()
         .and_then(|cost| serde_json::from_str::<Value>(cost).ok())
         .unwrap_or(json!(0));
+    // As in the totals: what is not charged has no tokens.
+    let charged = record.outcome == Outcome::Completed || record.completion_tokens > 0;
+    let prompt_tokens = if charged { record.prompt_tokens } else { 0 };
     let ended = record.ended_us.unwrap_or(record.at_us);
     let first = record.first_token_us.unwrap_or(ended);
     json!({"data": {
@@ -154,9 +157,9 @@ pub(crate) fn generation_json(record: &CallRecord) -> Value {
         "moderation_latency": null,
         "finish_reason": record.finish_reason,
         "native_finish_reason": record.finish_reason,
-        "tokens_prompt": record.prompt_tokens,
+        "tokens_prompt": prompt_tokens,
         "tokens_completion": record.completion_tokens,
-        "native_tokens_prompt": record.prompt_tokens,
+        "native_tokens_prompt": prompt_tokens,
         "native_tokens_completion": record.completion_tokens,
         "native_tokens_reasoning": 0,
         "num_media_prompt": null,

@@ -4,14 +4,17 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use serde_json::value::RawValue;
 
+/// The amount with all its digits and no others; empty while it is not known.
+#[must_use]
+pub fn text(cost: Option<Decimal>) -> String {
+    cost.map_or_else(String::new, |cost| cost.normalize().to_string())
+}
+
 /// Writes the decimal's own digits as a JSON number, or null.
 ///
 /// # Errors
 /// Only the serialiser's own.
-pub(super) fn serialize<S: Serializer>(
-    cost: &Option<Decimal>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub fn serialize<S: Serializer>(cost: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
     let number = cost
         .map(|cost| RawValue::from_string(cost.normalize().to_string()))
         .transpose();
@@ -22,7 +25,7 @@ pub(super) fn serialize<S: Serializer>(
 ///
 /// # Errors
 /// When it is none of them.
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+pub fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Decimal>, D::Error> {
     let Some(raw) = Option::<Box<RawValue>>::deserialize(deserializer)? else {

@@ -1,13 +1,14 @@
 //! The words of Balas as types: what the API shows, the worker makes and the store keeps.
 
 mod conversation;
-mod credits;
+pub mod credits;
 mod event;
 mod fleet;
 mod generation;
 mod message;
 mod notification;
 mod parked;
+mod spending;
 pub mod timestamp;
 mod user;
 
@@ -24,6 +25,7 @@ pub use notification::{
     NotificationType,
 };
 pub use parked::{Before, Parked, WaitsFor};
+pub use spending::{Anomaly, DailySpending, Spending, day};
 pub use user::{Role, Tier};
 
 /// Declares an enum whose variants have one stable name in SQL, JSON and configuration.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use super::MAX_NAME_BYTES;
@@ -33,6 +34,12 @@ pub struct ModelFacts {
     /// Seconds for a whole call.
     #[serde(default)]
     total_timeout: Option<f64>,
+    /// Credits for a million tokens of a prompt, for budgets.
+    #[serde(default, with = "crate::domain::credits")]
+    prompt_price: Option<Decimal>,
+    /// Credits for a million tokens of a reply, for budgets.
+    #[serde(default, with = "crate::domain::credits")]
+    completion_price: Option<Decimal>,
 }
 
 impl ModelFacts {
@@ -48,6 +55,18 @@ impl ModelFacts {
         self.total_timeout.map(Duration::from_secs_f64)
     }
 
+    /// Credits for one token of a prompt.
+    #[must_use]
+    pub fn prompt_price(&self) -> Option<Decimal> {
+        self.prompt_price.map(per_token)
+    }
+
+    /// Credits for one token of a reply.
+    #[must_use]
+    pub fn completion_price(&self) -> Option<Decimal> {
+        self.completion_price.map(per_token)
+    }
+
     fn problem(&self) -> Option<&'static str> {
         let seconds = [self.first_token_timeout, self.total_timeout];
         let outside =
@@ -58,10 +77,20 @@ impl ModelFacts {
             Some("timeouts must lie between 0.1 and 3600 seconds")
         } else if self.context_window == Some(0) {
             Some("a context_window must be more than 0")
+        } else if [self.prompt_price, self.completion_price]
+            .iter()
+            .flatten()
+            .any(Decimal::is_sign_negative)
+        {
+            Some("prices must not be negative")
         } else {
             None
         }
     }
+}
+
+fn per_token(price: Decimal) -> Decimal {
+    price / Decimal::from(1_000_000)
 }
 
 /// Reads `MODEL_CATALOGUE`; mistakes are collected in `vars`.
@@ -71,7 +100,7 @@ pub(super) fn from_vars(vars: &mut Vars) -> Vec<ModelFacts> {
         NAME,
         "[]",
         "facts about single models, a JSON array of {name, free, contexts, context_window, \
-         first_token_timeout, total_timeout}; only the name is required",
+         first_token_timeout, total_timeout, prompt_price, completion_price}; only the name is required",
     );
     let facts: Vec<ModelFacts> = match serde_json::from_str(&text) {
         Ok(facts) => facts,

@@ -4,8 +4,10 @@
 //! Each act is committed, with its line in the trail, before anybody is told.
 
 mod notifications;
+mod usage;
 
 pub use notifications::{Fate, Notifications, SettledNotification};
+pub use usage::UsageReport;
 
 use uuid::Uuid;
 

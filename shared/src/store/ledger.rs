@@ -115,22 +115,30 @@ pub async fn started(tx: &mut SweepTx, calls: &[RunningCall]) -> StoreResult<()>
     Ok(())
 }
 
-/// Notes how a call ended. May run twice.
+/// Notes how a call ended, and that its cost is to be asked for where it may have one that is not known.
+/// May run twice.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn ended(tx: &mut UserTx, call: &CallEnded) -> StoreResult<()> {
     let user_id = tx.user_id();
     sqlx::query!(
-        "INSERT INTO chat.attempts AS a
+        "WITH question AS (
+             INSERT INTO chat.cost_questions AS q (call_id, user_id, upstream_id, ask_at)
+             SELECT $1::uuid, $2::uuid, $8::text, now() + interval '2 seconds'
+             WHERE $16::boolean AND $14::numeric IS NULL AND $8::text IS NOT NULL
+             ON CONFLICT (call_id) DO UPDATE SET ask_at = least(q.ask_at, EXCLUDED.ask_at)
+         )
+         INSERT INTO chat.attempts AS a
              (id, user_id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at,
               model_served, outcome, prompt_tokens, completion_tokens, cost_credits, usage, wasted, first_token_at,
               finished_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ON CONFLICT (id) DO UPDATE
          SET model_served = EXCLUDED.model_served, outcome = EXCLUDED.outcome, upstream_id = EXCLUDED.upstream_id,
-             prompt_tokens = EXCLUDED.prompt_tokens, completion_tokens = EXCLUDED.completion_tokens,
-             cost_credits = EXCLUDED.cost_credits, usage = EXCLUDED.usage, wasted = EXCLUDED.wasted,
+             prompt_tokens = COALESCE(EXCLUDED.prompt_tokens, a.prompt_tokens),
+             completion_tokens = COALESCE(EXCLUDED.completion_tokens, a.completion_tokens),
+             cost_credits = COALESCE(EXCLUDED.cost_credits, a.cost_credits), usage = EXCLUDED.usage, wasted = EXCLUDED.wasted,
              first_token_at = EXCLUDED.first_token_at, finished_at = EXCLUDED.finished_at",
         call.started.id,
         user_id,
@@ -156,10 +164,10 @@ pub async fn ended(tx: &mut UserTx, call: &CallEnded) -> StoreResult<()> {
     Ok(())
 }
 
-/// A completion whose reply was not stored.
+/// A call whose answer was not stored.
 #[derive(Clone, Debug)]
 pub struct Wasted<'a> {
-    /// UUIDv7 of the usage row.
+    /// The id of the call, which the row of its usage shares.
     pub id: Uuid,
     /// The conversation.
     pub conversation_id: Uuid,
@@ -171,7 +179,8 @@ pub struct Wasted<'a> {
     pub usage: &'a crate::domain::Usage,
 }
 
-/// Books what was paid for nothing: the answer of a fenced attempt or of a failed call.
+/// Books what was, or may have been, paid for nothing: the answer of a fenced attempt, or a call that
+/// failed or was dropped after the upstream had taken it. May run twice.
 ///
 /// # Errors
 /// When the database fails.

@@ -9,10 +9,13 @@
 //! lookups return `Option`; writes say what they did.
 
 pub mod activity;
+pub mod anomalies;
 pub mod audit;
+pub mod budgets;
 mod config;
 mod conn;
 pub mod conversations;
+pub mod costs;
 pub mod dead_letters;
 mod error;
 pub mod feedback;
@@ -29,6 +32,7 @@ mod operator;
 pub mod queues;
 mod schema;
 mod tx;
+pub mod usage;
 
 pub use config::{DbConfig, Pooler};
 pub use error::{StoreError, StoreResult};

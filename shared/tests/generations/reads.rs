@@ -183,3 +183,27 @@ async fn a_person_reads_no_more_of_their_own_than_a_position_counts() {
     let reads = world.reads_of_a_round(world.user).await;
     reads.assert_at_most(most, "with new statistics");
 }
+
+/// Positions are counted for those who wait, and only for them.
+#[tokio::test]
+async fn nobody_is_counted_for_a_message_that_need_not_wait() {
+    let world = World::with_places(2).await;
+    world
+        .execute(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET track_functions = pl', current_database()); END $$",
+        )
+        .await;
+    let counts = async || -> i64 {
+        world.read().await;
+        let calls =
+            "SELECT COALESCE(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = 'ahead'";
+        world.value(calls).await.parse().unwrap()
+    };
+    let before = counts().await;
+    let conversation = world.conversation_of(world.user).await;
+    let message = crate::common::text(conversation, "hello");
+    world.send_as(world.user, &message).await;
+    assert_eq!(counts().await, before);
+    world.send_as(world.user, &message).await;
+    assert_eq!(counts().await, before + 1);
+}

@@ -17,9 +17,11 @@ const POLICIES: &str = "
     FROM pg_policies WHERE schemaname = 'chat' ORDER BY 1, 2";
 
 /// Tables about nobody, where the grants say all: sqlx's own list of migrations, where notifications
-/// go, the queues and the register of workers.
-const NOBODYS: [&str; 4] = [
+/// go, how far the ledger was read, what everybody has used of the budgets, the queues and the register of workers.
+const NOBODYS: [&str; 6] = [
     "_sqlx_migrations",
+    "budget_totals",
+    "ledger_readers",
     "notification_destinations",
     "queues",
     "workers",
@@ -72,7 +74,7 @@ async fn breaches(session: &mut Session) -> Vec<String> {
                 using == "true" && check == "(user_id IS NULL)"
             }
             "{balas_operator}" => {
-                ["generations", "notifications"].contains(&table)
+                ["generations", "notifications", "usage_tracking"].contains(&table)
                     && using == "true"
                     && verb == "SELECT"
             }

@@ -98,7 +98,12 @@ async fn person(world: &World) -> Person {
              INSERT INTO chat.audit_log (id, actor, action, subject, user_id)
                 VALUES ('{}', 'somebody', 'dead_letter.discard', '{generation}', '{id}');
              INSERT INTO chat.notifications (id, destination, user_id, conversation_id, generation_id, type, occurred_at)
-                VALUES ('{}', 'http', '{id}', '{conversation}', '{generation}', 'chat.generation.failed', now())",
+                VALUES ('{}', 'http', '{id}', '{conversation}', '{generation}', 'chat.generation.failed', now());
+             INSERT INTO chat.cost_questions (call_id, user_id, upstream_id) VALUES ('{}', '{id}', 'upstream');
+             INSERT INTO chat.budget_users (user_id, period, starts_on) VALUES ('{id}', 'day', current_date - (random() * 100000)::integer);
+             INSERT INTO chat.budget_reservations (generation_id, user_id, credits, day, month)
+                VALUES ('{generation}', '{id}', 1, current_date, current_date)",
+            new(),
             new(),
             new(),
             new(),
@@ -129,7 +134,8 @@ async fn insert_like(superuser: &mut Session, table: &str, person: &Person) -> S
     let id = id::new(shared::clock::Clock::system().now());
     format!(
         "INSERT INTO chat.{table} SELECT * FROM jsonb_populate_record(NULL::chat.{table},
-           '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\"}}')",
+           '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\",
+                                \"call_id\": \"{id}\", \"generation_id\": \"{id}\", \"starts_on\": \"2020-01-01\"}}')",
         row.replace('\'', "''")
     )
 }
@@ -210,9 +216,22 @@ async fn nobody_reaches_a_neighbours_rows() {
             "attempts INSERT",
             "attempts SELECT",
             "attempts UPDATE",
+            "budget_reservations DELETE",
+            "budget_reservations INSERT",
+            "budget_reservations SELECT",
+            "budget_users DELETE",
+            "budget_users GIVE",
+            "budget_users INSERT",
+            "budget_users SELECT",
+            "budget_users UPDATE",
             "conversations GIVE",
             "conversations SELECT",
             "conversations UPDATE",
+            "cost_questions DELETE",
+            "cost_questions GIVE",
+            "cost_questions INSERT",
+            "cost_questions SELECT",
+            "cost_questions UPDATE",
             "generations GIVE",
             "generations INSERT",
             "generations SELECT",
@@ -228,7 +247,10 @@ async fn nobody_reaches_a_neighbours_rows() {
             "notifications INSERT",
             "notifications SELECT",
             "notifications UPDATE",
+            "usage_tracking GIVE",
             "usage_tracking INSERT",
+            "usage_tracking SELECT",
+            "usage_tracking UPDATE",
         ]
     );
 }
@@ -256,7 +278,8 @@ async fn an_operator_sees_the_work_and_not_the_words() {
         [
             "audit_log SELECT",
             "generations SELECT",
-            "notifications SELECT"
+            "notifications SELECT",
+            "usage_tracking SELECT"
         ]
     );
     for column in ["partial_content", "usage", "claim_token", "*"] {

@@ -2,7 +2,7 @@
 //! clock, which may be wrong.
 
 /// Statements that are given times, by their own words, and why they may be.
-const ALLOWED: [(&str, &str); 5] = [
+const ALLOWED: [(&str, &str); 7] = [
     (
         "call_started_at",
         "the ledger of calls notes what a worker saw; here with the reply",
@@ -14,6 +14,11 @@ const ALLOWED: [(&str, &str); 5] = [
     ),
     ("UPDATE chat.workers SET stopped_at", "the same"),
     ("WITH left_behind", "the same"),
+    (
+        "u.created_at >= $",
+        "a part of the calendar that somebody wants added up; the rows have the database's time",
+    ),
+    ("g.queued_at >= $2 AND", "the same"),
 ];
 
 /// Statements, as sqlx has described them, that are given a time and are not on the list.

@@ -84,12 +84,23 @@ impl<'a> Book<'a> {
         Some(ended(self.claim, self.operation, *id, record, wasted))
     }
 
+    /// The id of that call, for the row of its usage.
+    pub(super) fn answered_id(&self) -> Option<Uuid> {
+        self.answered.as_ref().map(|(id, _)| *id)
+    }
+
     /// Books it.
     pub(super) async fn book_answer(&self, tx: &mut UserTx, wasted: bool) -> StoreResult<()> {
         match self.answered(wasted) {
             Some(call) => ledger::ended(tx, &call).await,
             None => Ok(()),
         }
+    }
+
+    /// The model that was asked for it.
+    pub(super) fn answering_model(&self) -> Option<&str> {
+        let (_, record) = self.answered.as_ref()?;
+        Some(&record.model.name)
     }
 
     /// Counts what the answer took, once it is known whether anybody got it.
@@ -105,15 +116,27 @@ impl<'a> Book<'a> {
         let booked = async {
             let mut tx = self.context.db.user(self.claim.user_id).await?;
             self.book_answer(&mut tx, true).await?;
-            ledger::wasted(&mut tx, &self.wasted_usage(usage)).await?;
+            self.book_wasted_answer(&mut tx, usage).await?;
             tx.commit().await
         };
         self.log_failure(booked.await);
     }
 
-    fn wasted_usage<'b>(&self, usage: &'b Usage) -> Wasted<'b> {
+    /// Books the answer's usage as wasted.
+    pub(super) async fn book_wasted_answer(
+        &self,
+        tx: &mut UserTx,
+        usage: &Usage,
+    ) -> StoreResult<()> {
+        match self.answered_id() {
+            Some(id) => ledger::wasted(tx, &self.wasted_usage(id, usage)).await,
+            None => Ok(()),
+        }
+    }
+
+    fn wasted_usage<'b>(&self, id: Uuid, usage: &'b Usage) -> Wasted<'b> {
         Wasted {
-            id: id::new(self.context.clock.now()),
+            id,
             conversation_id: self.claim.conversation_id,
             generation_id: self.claim.id,
             operation: self.operation,
@@ -126,6 +149,12 @@ impl<'a> Book<'a> {
         let Some(call) = self.call.take() else { return };
         self.context.calls.ended(call.id);
         self.context.pacing.release(&call.model.name).await;
+        // One that the upstream has not taken costs nothing.
+        let taken = call
+            .upstream_id
+            .is_some()
+            .then(|| unknown(&call, self.context.clock.now()));
+        let id = call.id;
         let row = CallEnded {
             started: started(self.claim, self.operation, call),
             model_served: None,
@@ -141,6 +170,9 @@ impl<'a> Book<'a> {
         let booked = async {
             let mut tx = self.context.db.user_async(self.claim.user_id).await?;
             ledger::ended(&mut tx, &row).await?;
+            if let Some(usage) = &taken {
+                ledger::wasted(&mut tx, &self.wasted_usage(id, usage)).await?;
+            }
             tx.commit().await
         };
         self.log_failure(booked.await);
@@ -227,7 +259,11 @@ impl Progress for Book<'_> {
             self.answered = Some((call.id, record));
             return;
         }
-        let usage = record.usage.as_ref().map(|usage| spent(&record, usage));
+        let usage = match &record.usage {
+            Some(usage) => Some(spent(&record, usage)),
+            None if record.wasted => Some(spent(&record, &TokenUsage::default())),
+            None => None,
+        };
         if let Some(usage) = &usage {
             meter::spent(&record.model.name, self.operation, usage, true);
         }
@@ -239,7 +275,7 @@ impl Progress for Book<'_> {
             )
             .await?;
             if let Some(usage) = &usage {
-                ledger::wasted(&mut tx, &self.wasted_usage(usage)).await?;
+                ledger::wasted(&mut tx, &self.wasted_usage(call.id, usage)).await?;
             }
             tx.commit().await
         };
@@ -327,6 +363,21 @@ pub(super) fn spent(record: &CallRecord, usage: &TokenUsage) -> Usage {
     }
 }
 
+/// The usage of a call that is being dropped: what it took is not known, or not yet.
+fn unknown(call: &OpenCall, now: OffsetDateTime) -> Usage {
+    Usage {
+        model: call.model.name.clone(),
+        prompt_tokens: 0,
+        completion_tokens: 0,
+        total_tokens: 0,
+        cached_tokens: 0,
+        reasoning_tokens: 0,
+        cost_credits: None,
+        is_free_model: call.model.free,
+        processing_time_ms: millis(now - call.started_at),
+    }
+}
+
 fn millis(took: time::Duration) -> i32 {
     i32::try_from(took.whole_milliseconds().max(0)).unwrap_or(i32::MAX)
 }
@@ -336,7 +387,7 @@ fn tokens(count: u32) -> i32 {
 }
 
 /// Credits in millionths, for a counter.
-pub(super) fn micro_credits(cost: Option<rust_decimal::Decimal>) -> u64 {
+pub(crate) fn micro_credits(cost: Option<rust_decimal::Decimal>) -> u64 {
     use rust_decimal::prelude::ToPrimitive as _;
     cost.and_then(|cost| (cost * rust_decimal::Decimal::from(1_000_000)).to_u64())
         .unwrap_or(0)

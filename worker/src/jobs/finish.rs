@@ -35,7 +35,7 @@ pub(super) async fn store(
         id: claim.id,
         token: claim.token,
         reply_id,
-        usage_id: id::new(now),
+        usage_id: book.answered_id().unwrap_or_else(|| id::new(now)),
         title_generation_id: id::new_after(now, Some(reply_id)),
         content: answer.text.clone(),
         incomplete: answer.incomplete,
@@ -121,14 +121,10 @@ fn done(context: &Context, claim: &Claim, book: &Book<'_>, usage: &Usage) {
     context.wake.wake();
     let took =
         std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
-    context.pace.note(
-        &claim
-            .chain
-            .first()
-            .map_or_else(String::new, |model| model.name.clone()),
-        took,
-    );
     book.count_answer(usage, false);
+    if let Some(model) = book.answering_model() {
+        context.pace.note(model, took);
+    }
     tracing::info!(
         generation.id = %claim.id,
         conversation.id = %claim.conversation_id,

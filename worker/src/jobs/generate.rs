@@ -99,7 +99,7 @@ async fn queued(
     ahead: u64,
 ) {
     let model = claim.chain.first();
-    let takes = model.and_then(|model| context.pace.average(&model.name));
+    let takes = model.and_then(|model| context.pace.percentile(&model.name, 50));
     let estimate =
         takes.map(|takes| u64::try_from((after + takes).as_millis()).unwrap_or(u64::MAX));
     let data = json!({ "position": ahead, "estimated_response_time_ms": estimate });

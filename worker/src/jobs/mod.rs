@@ -13,6 +13,7 @@ mod persist;
 mod replies;
 mod title;
 
+pub(crate) use book::micro_credits;
 pub use calls::{Calls, note_calls};
 pub(crate) use meter::attempt as measured;
 pub use replies::{Replies, WaitingReplies, store_replies};

@@ -120,7 +120,8 @@ fn turn(message: Message) -> Turn {
 async fn store(context: &Context, claim: &Claim, book: &Book<'_>, answer: &Answer) {
     let usage = finish::usage(context, book, answer);
     let title = prompt::clean_title(&answer.text);
-    let usage_id = id::new(context.clock.now());
+    let new_id = || id::new(context.clock.now());
+    let usage_id = book.answered_id().unwrap_or_else(new_id);
     let finished = persist::until_stored(claim, || async {
         let mut tx = context.db.user(claim.user_id).await?;
         let finished = generations::finish_title(
@@ -132,8 +133,11 @@ async fn store(context: &Context, claim: &Claim, book: &Book<'_>, answer: &Answe
             title.as_deref(),
         )
         .await?;
-        book.book_answer(&mut tx, matches!(finished, TitleFinished::Fenced))
-            .await?;
+        let wasted = matches!(finished, TitleFinished::Fenced);
+        book.book_answer(&mut tx, wasted).await?;
+        if wasted {
+            book.book_wasted_answer(&mut tx, &usage).await?;
+        }
         tx.commit().await?;
         Ok(finished)
     });

@@ -28,7 +28,7 @@ pub(super) async fn measure(context: &Context) {
             paused: load.paused,
         })
         .collect();
-    let models = context.pace.averages();
+    let models = context.pace.medians();
     if let Err(failure) = queue::report_pace(&context.redis, &models, &paces).await {
         tracing::debug!(%failure, "pace not reported");
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, Url};
+use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shared::clock::Clock;
@@ -169,23 +169,42 @@ impl Client {
     /// # Errors
     /// What went wrong, for the log.
     pub(super) async fn read(&self, path: &str, max_bytes: usize) -> Result<Vec<u8>, String> {
-        let mut request = self.http.get(endpoint(&self.config.base_url, path));
+        match self
+            .get(endpoint(&self.config.base_url, path), max_bytes)
+            .await?
+        {
+            (status, body) if status.is_success() => Ok(body),
+            (status, _) => Err(format!("upstream answered {}", status.as_u16())),
+        }
+    }
+
+    /// Reads what the upstream answers there, of at most `max_bytes`; nothing of what is no success.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
+    pub(super) async fn get(
+        &self,
+        url: Url,
+        max_bytes: usize,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        let mut request = self.http.get(url);
         if let Some(value) = self.keys.any().as_deref().and_then(bearer) {
             request = request.header(AUTHORIZATION, value);
         }
         let failed = |error: reqwest::Error| transport(&error).detail;
         let mut response = request.send().await.map_err(failed)?;
-        if !response.status().is_success() {
-            return Err(format!("upstream answered {}", response.status().as_u16()));
-        }
+        let status = response.status();
         let mut body = Vec::new();
+        if !status.is_success() {
+            return Ok((status, body));
+        }
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > max_bytes {
                 return Err("the answer is too long".to_owned());
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok((status, body))
     }
 
     async fn exchange<P: Progress>(
@@ -301,7 +320,7 @@ impl Client {
     }
 }
 
-fn endpoint(base: &Url, path: &str) -> Url {
+pub(super) fn endpoint(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
     url

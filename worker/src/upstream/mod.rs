@@ -9,6 +9,7 @@
 
 mod account;
 mod backoff;
+mod bill;
 mod catalogue;
 mod chain;
 mod client;
@@ -38,6 +39,7 @@ pub use shared::models::Model;
 use uuid::Uuid;
 
 pub use account::{Account, account};
+pub use bill::{Bill, bill};
 pub use catalogue::watch_models;
 pub use chain::run;
 pub use client::{BuildError, Client};

@@ -239,13 +239,13 @@ fn digits(raw: &RawValue) -> &str {
     raw.get().trim_matches('"').trim()
 }
 
-fn count(raw: Option<&RawValue>) -> u32 {
+pub(super) fn count(raw: Option<&RawValue>) -> u32 {
     let number: f64 = raw.and_then(|raw| digits(raw).parse().ok()).unwrap_or(0.0);
     // A cast saturates, and turns what is not a number into 0.
     (number as u32).min(MAX_COUNT)
 }
 
-fn money(raw: Option<&RawValue>) -> Option<Decimal> {
+pub(super) fn money(raw: Option<&RawValue>) -> Option<Decimal> {
     let text = digits(raw?);
     let exponent = text.contains(['e', 'E']);
     let amount = if exponent {

@@ -118,6 +118,7 @@ impl Fleet {
             // Rules of the simulator that count calls would count these as well.
             ("MODELS_REFRESH", "0".to_owned()),
             ("ACCOUNT_REFRESH", "0".to_owned()),
+            ("COST_REFRESH", "0".to_owned()),
             ("FREE_MODEL_RATE_LIMIT_PER_MINUTE", "0".to_owned()),
         ];
         let given = settings

@@ -9,6 +9,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod costs;
 mod draining;
 mod losses;
 mod races;

@@ -3,6 +3,7 @@
 pub(super) mod dead_letters;
 pub(super) mod dead_notifications;
 pub(super) mod queues;
+pub(super) mod usage;
 pub(super) mod workers;
 
 use shared::store::audit::Actor;

@@ -86,8 +86,8 @@ impl TestApp {
 
     /// With settings of the worker's own.
     pub(crate) fn start_worker_with(&mut self, settings: &[(&'static str, &str)]) {
-        let worker = TestWorker::start(&self.env, &self.simulator, &self.clock, settings);
-        self.worker = Some(worker);
+        let (env, simulator) = (&self.env, &self.simulator);
+        self.worker = Some(TestWorker::start(env, simulator, &self.clock, settings));
     }
 
     /// A client of the first replica, as a new user.

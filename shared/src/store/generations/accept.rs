@@ -322,7 +322,10 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
                   k.is_current AS "is_current!", k.parent_fits AS "parent_fits!", k.is_head AS "is_head!", now() AS "now!: OffsetDateTime",
                   p.parked AS "parked?: WaitsFor", a.parked AS "older?", a.running AS "running?", a.turns AS "turns?"
            FROM checked k LEFT JOIN placed p ON true
-           LEFT JOIN LATERAL (SELECT * FROM chat.ahead($4, $2, k.id, p.parked) WHERE p.parked IS NOT NULL) a ON true"#,
+           LEFT JOIN LATERAL (
+               -- Without OFFSET 0 the condition would be looked at after the function was called.
+               SELECT * FROM chat.ahead($4, $2, k.id, p.parked) WHERE p.parked IS NOT NULL OFFSET 0
+           ) a ON true"#,
         message.conversation_id,
         user_id,
         ids.message,

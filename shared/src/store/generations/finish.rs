@@ -23,7 +23,7 @@ pub struct Finish {
     pub token: Uuid,
     /// The id of the reply; sorts after the message it answers.
     pub reply_id: Uuid,
-    /// The id of the usage row.
+    /// The id of the usage row: that of the call.
     pub usage_id: Uuid,
     /// The id of a title's generation, should one be due.
     pub title_generation_id: Uuid,
@@ -157,6 +157,7 @@ macro_rules! finish_query {
                       d.completion_tokens, d.cached_tokens, d.reasoning_tokens, d.cost_credits, d.free,
                       d.processing_time_ms
                FROM done d
+               ON CONFLICT (id) DO UPDATE SET wasted = false
            ), called AS (
                INSERT INTO chat.attempts AS a
                    (id, user_id, generation_id, attempt, operation, key_label, model_asked, upstream_id, started_at,
@@ -336,6 +337,7 @@ pub async fn finish_title(
                                                 prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,
                                                 cost_credits, is_free_model, processing_time_ms)
                SELECT $7, $6, d.conversation_id, $1, 'title', $4, $8, $9, $10, $11, $12, $5, $13 FROM done d
+               ON CONFLICT (id) DO UPDATE SET wasted = false
            )
            SELECT conversation_id FROM done"#,
         id,

@@ -233,6 +233,6 @@ pub async fn ids_since(
 }
 
 /// The chain as the row keeps it.
-fn chain_json(chain: &[crate::models::Model]) -> Value {
+pub(super) fn chain_json(chain: &[crate::models::Model]) -> Value {
     serde_json::to_value(chain).unwrap_or_default()
 }

@@ -22,6 +22,8 @@ pub enum Regenerated {
         /// What it waits for before it can be claimed, and what is before it.
         parked: Option<Parked>,
     },
+    /// The same was asked for a moment ago; this is what was queued then.
+    Same(Box<Generation>),
     /// There is no such message in a conversation of this person.
     NotFound,
     /// The conversation is archived.
@@ -31,7 +33,8 @@ pub enum Regenerated {
 }
 
 /// Queues another answer to the message that `message_id` answers. The old reply stays until the
-/// new one is stored, and is then marked as superseded.
+/// new one is stored, and is then marked as superseded. Who asks for the same by the same models again
+/// within a second has clicked twice, and gets what was queued the first time.
 ///
 /// # Errors
 /// When the database fails.
@@ -54,15 +57,25 @@ pub async fn regenerate(
     }
     let found = sqlx::query!(
         r#"SELECT c.status AS "status: ConversationStatus", c.last_id, c.context_type, m.sender_type AS "sender_type: SenderType",
-                  m.parent_message_id, now() AS "now!: OffsetDateTime",
+                  m.parent_message_id, now() AS "now!: OffsetDateTime", same.id AS "same?",
                   NOT EXISTS (SELECT FROM chat.generations g
                               WHERE g.conversation_id = c.id AND g.status IN ('queued', 'in_progress')
                                 AND g.kind <> 'title') AS "is_head!"
            FROM chat.conversations c JOIN chat.messages m ON m.id = $3 AND m.conversation_id = c.id
+           LEFT JOIN LATERAL (
+               SELECT r.id FROM (
+                   SELECT g.id, g.kind, g.status, g.replaces_message_id, g.model_chain, g.queued_at
+                   FROM chat.generations g WHERE g.user_id = $2 AND g.id > $3 ORDER BY g.id DESC LIMIT 50
+               ) r
+               WHERE r.kind = 'regenerate' AND r.replaces_message_id = $3 AND r.model_chain = $4
+                 AND r.status NOT IN ('failed', 'cancelled') AND r.queued_at > now() - interval '1 second'
+               ORDER BY r.id DESC LIMIT 1
+           ) same ON true
            WHERE c.id = $1 AND c.user_id = $2 AND c.status <> 'deleted' FOR UPDATE OF c"#,
         conversation_id,
         user_id,
         message_id,
+        chain_json(new.chain),
     )
     .fetch_optional(tx.conn())
     .await?;
@@ -77,6 +90,11 @@ pub async fn regenerate(
     else {
         return Ok(Regenerated::NotAReply);
     };
+    if let Some(same) = found.same
+        && let Some(row) = super::find(tx, same).await?
+    {
+        return Ok(Regenerated::Same(Box::new(row.generation)));
+    }
     let generation_id = id::new_after(clock.now(), Some(found.last_id));
     let parked = park(tx, conversation_id, generation_id, found.is_head).await?;
     sqlx::query!(

@@ -1,0 +1,69 @@
+//! Giving back what is reserved of budgets for generations that have ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::store::{StoreResult, budgets, maintenance};
+use uuid::Uuid;
+
+use crate::context::Context;
+
+/// Reservations looked at in one round. A budget knows of an end some rounds late at worst, and then holds
+/// more than it must and never less.
+const LOOKED_AT: i32 = 2_000;
+/// Between two rounds, while budgets are set; without them, between two looks whether something is left.
+const ROUND: Duration = Duration::from_secs(1);
+const WITHOUT: Duration = Duration::from_mins(1);
+
+/// Switches the counting on or off as this worker is told, and gives back for ever.
+pub async fn watch_budgets(context: Arc<Context>) {
+    let on = context.config.budgets.is_on();
+    while let Err(error) = switch(&context, on).await {
+        tracing::info!(
+            error = &error as &dyn std::error::Error,
+            on,
+            "the counting of what is spent is not switched yet"
+        );
+        tokio::time::sleep(ROUND).await;
+    }
+    let mut after = None;
+    loop {
+        match release(&context, after).await {
+            Ok(next) => after = next,
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "nothing was given back to budgets"
+            ),
+        }
+        let pause = if on || after.is_some() {
+            ROUND
+        } else {
+            WITHOUT
+        };
+        tokio::time::sleep(pause.mul_f64(0.8 + rand::random::<f64>() * 0.4)).await;
+    }
+}
+
+async fn switch(context: &Context, on: bool) -> StoreResult<()> {
+    let mut tx = context.db.sweep().await?;
+    let changed = budgets::switch(&mut tx, on).await?;
+    tx.commit().await?;
+    if changed {
+        tracing::info!(on, "the counting of what is spent was switched");
+    }
+    Ok(())
+}
+
+/// One round; where another worker is at it, the next one begins anew.
+async fn release(context: &Context, after: Option<Uuid>) -> StoreResult<Option<Uuid>> {
+    let mut tx = context.db.sweep().await?;
+    if !maintenance::try_lock(&mut tx, "budgets").await? {
+        return Ok(None);
+    }
+    let (next, released) = budgets::release(&mut tx, after, LOOKED_AT).await?;
+    tx.commit().await?;
+    if released > 0 {
+        tracing::debug!(released, "given back to budgets");
+    }
+    Ok(next)
+}
