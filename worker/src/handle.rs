@@ -47,7 +47,8 @@ async fn handle(job: Job, context: Data<Arc<Context>>, lifecycle: Data<Lifecycle
         let (context, claim) = (Arc::clone(&context), Arc::clone(&claim));
         lifecycle.spawn(async move {
             let _counted = context.tally.begin(claim.priority);
-            let job = jobs::measured(&claim, span, jobs::run(&context, &claim, history));
+            let job = Box::pin(jobs::run(&context, &claim, history));
+            let job = jobs::measured(&claim, span, job);
             context.progress.watched(claim.token, job).await;
         })
     };

@@ -22,6 +22,7 @@ mod faults;
 mod generations;
 mod idempotency;
 mod limits;
+mod logs;
 mod messages;
 mod metrics;
 mod operations;

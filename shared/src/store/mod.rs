@@ -30,6 +30,7 @@ mod names;
 pub mod notifications;
 mod operator;
 pub mod queues;
+pub mod retention;
 mod schema;
 mod tx;
 pub mod usage;
