@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
+use platform::Platform;
 use shared::lifecycle::Lifecycle;
 use shared::models::ModelsConfig;
 use shared::operator::Operator;
@@ -56,6 +57,8 @@ pub struct Parts {
     pub operator: Operator,
     /// How long the queues are.
     pub backlog: Arc<Backlog>,
+    /// Asks the platform's other services.
+    pub platform: Platform,
     /// Asks the upstream for a sign of life.
     pub upstream: reqwest::Client,
     /// What health checks remember.
@@ -111,6 +114,7 @@ impl AppState {
         let upstream = reqwest::Client::builder()
             .timeout(std::time::Duration::from_secs(5))
             .build()?;
+        let platform = Platform::new(&gate.config.platform)?;
         let streams = Streams::new(gate.config.limits.streams_per_user);
         Ok(Self(Arc::new(Parts {
             gate,
@@ -124,6 +128,7 @@ impl AppState {
             streams,
             operator,
             backlog,
+            platform,
             upstream,
             probes: Probes::default(),
         })))

@@ -20,6 +20,7 @@ use crate::error::{self, Code};
     components(schemas(error::ProblemBody<'_>, error::FieldError, Code, domain::Event)),
     tags(
         (name = "conversations", description = "Threads of messages of one user."),
+        (name = "assessments", description = "From the results of a career assessment to a conversation about them."),
         (name = "messages", description = "Turns of a conversation, and asking for replies."),
         (name = "generations", description = "The work that makes one reply."),
         (name = "usage", description = "What calls of models took: tokens and credits."),

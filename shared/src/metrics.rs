@@ -52,8 +52,8 @@ metrics! {
     counter OPENROUTER_REQUESTS = "openrouter_requests_total";
     /// Tokens by model and type (prompt, completion).
     counter TOKEN_USAGE = "token_usage_total";
-    /// Credits that the upstream says were spent, in millionths, by model, operation (completion, title; late for
-    /// what was asked for afterwards, whatever it was) and wasted (true: nobody got anything for them).
+    /// Credits that the upstream says were spent, in millionths, by model, operation (completion, title, …) and wasted
+    /// (true: nobody got anything for them).
     counter UPSTREAM_COST = "upstream_cost_micro_credits_total";
     /// Questions to the upstream about costs that were unknown, by outcome (settled, not_yet, failed, given_up).
     counter COST_QUESTIONS = "cost_questions_total";
@@ -135,6 +135,12 @@ metrics! {
     gauge NOTIFICATIONS_DEAD = "notifications_dead";
     /// Whether a destination failed so often that one notification at a time is tried: 1 or 0.
     gauge NOTIFICATION_BREAKER = "notification_breaker_open";
+    /// Events from the broker by type and outcome (done, repeated, refused: it went to the dead-letter queue).
+    counter INBOUND_EVENTS = "inbound_events_total";
+    /// Whether events are being consumed from the broker: 1 or 0.
+    gauge INBOUND_CONNECTED = "inbound_connected";
+    /// Welcomes by how they came about (written, composed).
+    counter WELCOMES = "assessment_welcomes_total";
     /// Connected clients by transport (sse, websocket).
     gauge PUSH_CONNECTIONS = "push_connections";
     /// Events that did not fit a listener's buffer.

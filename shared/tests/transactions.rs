@@ -54,14 +54,15 @@ async fn abandon<T>(work: impl Future<Output = T>, polls: u32, pause: Duration) 
 /// Stores something of the person's.
 async fn book(tx: &mut UserTx) -> StoreResult<()> {
     let now = Clock::system().now();
-    let wasted = ledger::Wasted {
+    let wasted = ledger::Used {
         id: id::new(now),
         conversation_id: tx.user_id(),
         generation_id: tx.user_id(),
         operation: "completion",
         usage: &common::usage(),
+        wasted: true,
     };
-    ledger::wasted(tx, &wasted).await
+    ledger::used(tx, &wasted).await
 }
 
 /// Everything that begins a transaction, followed by work and a commit.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use platform::PlatformConfig;
 use shared::budgets::{AnomalyRules, BudgetsConfig};
 use shared::config::Vars;
 use shared::redis::RedisConfig;
@@ -11,6 +12,7 @@ use shared::telemetry::LogConfig;
 use shared::traces::TracesConfig;
 
 use crate::costs::CostsConfig;
+use crate::inbound::InboundConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
 use crate::upstream::UpstreamConfig;
@@ -42,8 +44,14 @@ pub struct WorkerConfig {
     pub budgets: BudgetsConfig,
     /// What counts as far above the usual.
     pub anomalies: AnomalyRules,
+    /// The model that summarises what prompts have no room for; none where nobody does.
+    pub summary_model: Option<String>,
     /// Tokens of history that a prompt may hold.
     pub history_tokens: u32,
+    /// Where events of other services come from.
+    pub inbound: InboundConfig,
+    /// The platform's other services.
+    pub platform: PlatformConfig,
     /// Where notifications go.
     pub notifications: NotificationsConfig,
     /// Days after which what people wrote is removed; 0 is never.
@@ -86,6 +94,10 @@ pub struct QueueConfig {
 impl WorkerConfig {
     /// Reads the variables; mistakes are collected in `vars`.
     pub fn from_vars(vars: &mut Vars) -> Self {
+        let keys = vars.secrets(
+            "INTERNAL_SERVICE_KEY",
+            "comma-separated; the first is shown to the archive and the auth service",
+        );
         let config = Self {
             log: LogConfig::from_vars(vars),
             db: DbConfig::from_vars(vars),
@@ -96,6 +108,7 @@ impl WorkerConfig {
             costs: CostsConfig::from_vars(vars),
             budgets: BudgetsConfig::from_vars(vars),
             anomalies: AnomalyRules::from_vars(vars),
+            summary_model: summary_model(vars),
             history_tokens: vars.within(
                 "MAX_CONVERSATION_HISTORY_TOKENS",
                 6000,
@@ -109,6 +122,8 @@ impl WorkerConfig {
                 (0, 36_500),
                 "days after which messages, conversations and what was booked for them are removed; 0 is never",
             ),
+            inbound: InboundConfig::from_vars(vars),
+            platform: PlatformConfig::from_vars(vars, &keys),
             enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
             traces: TracesConfig::from_vars(vars),
             health_address: health_address(vars),
@@ -129,6 +144,16 @@ impl WorkerConfig {
         }
         config
     }
+}
+
+fn summary_model(vars: &mut Vars) -> Option<String> {
+    let name: String = vars.get(
+        "SUMMARY_MODEL",
+        "meta-llama/llama-3.2-3b-instruct:free",
+        "cheap model that summarises what long conversations have no room for in their prompts; a paid one does so \
+         for those who may use paid models; none: nobody does, and the oldest turns are left out",
+    );
+    (name != "none").then_some(name)
 }
 
 /// Where probes and scrapers ask, `HEALTH_ADDRESS`.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use platform::Platform;
 use shared::clock::Clock;
 use shared::redis::Redis;
 use shared::store::Db;
@@ -12,7 +13,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
-use crate::jobs::{Calls, Replies};
+use crate::jobs::{Calls, Replies, Summaries};
 use crate::outbound::Wake;
 use crate::pacing::Pacing;
 use crate::progress::Progress;
@@ -38,6 +39,8 @@ pub struct Context {
     pub traces: Traces,
     /// The upstream.
     pub upstream: Client,
+    /// The platform's other services.
+    pub platform: Platform,
     /// The limits of the upstream's account.
     pub pacing: Pacing,
     /// What runs here right now.
@@ -52,6 +55,8 @@ pub struct Context {
     pub calls: Calls,
     /// Where finished replies are stored.
     pub replies: Replies,
+    /// Where summaries are wished for.
+    pub summaries: Summaries,
     /// Wakes those who tell the notification service.
     pub wake: Wake,
     /// What the watchdog looks at.

@@ -148,10 +148,10 @@ async fn settle(context: &Context, question: &Question, bill: &Bill) -> StoreRes
     let wasted = costs::settle(&mut tx, question.call_id, &bill, is_free).await?;
     tx.commit().await?;
     if let Some(wasted) = wasted {
-        let wasted = if wasted { "true" } else { "false" };
         metrics::counter!(
             shared::metrics::UPSTREAM_COST,
-            "model" => question.model_asked.clone(), "operation" => "late", "wasted" => wasted
+            "model" => question.model_asked.clone(), "operation" => question.operation.clone(),
+            "wasted" => if wasted { "true" } else { "false" }
         )
         .increment(micro_credits(Some(bill.cost)));
     }

@@ -1,7 +1,7 @@
 //! The worker: claims generations, asks the upstream, stores each reply exactly once.
 //!
 //! Only [`queue`] and [`handle`] name apalis, only [`upstream`] knows the gateway's JSON, only
-//! [`outbound`] names lapin.
+//! [`inbound`] and [`outbound`] name lapin.
 
 pub mod admin;
 pub mod anomalies;
@@ -12,6 +12,7 @@ pub mod costs;
 pub mod drain;
 pub mod handle;
 pub mod health;
+pub mod inbound;
 pub mod jobs;
 pub mod maintenance;
 pub mod outbound;
@@ -25,3 +26,4 @@ pub mod run;
 mod trace;
 pub mod upstream;
 pub mod watchdog;
+pub mod welcomes;

@@ -23,8 +23,8 @@ struct Arguments {
 enum Command {
     /// Work (the default).
     Run,
-    /// Look at queues, workers and dead letters, and act on them. Reads DATABASE_URL, REDIS_URL and
-    /// the models' variables.
+    /// Look at queues, workers and dead letters, and act on them. Reads DATABASE_URL, REDIS_URL,
+    /// RABBITMQ_URL and the models' variables.
     Admin(Admin),
     /// Ask the worker that listens on HEALTH_ADDRESS of this machine whether it is ready; fails when it is not.
     Healthcheck,

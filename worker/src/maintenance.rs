@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::store::{StoreResult, budgets, costs, fleet, maintenance, notifications};
+use shared::store::{StoreResult, budgets, costs, fleet, inbox, maintenance, notifications};
 
 use crate::context::Context;
 use crate::retention::{self, Expired};
@@ -51,10 +51,12 @@ pub async fn pass(context: &Context) -> StoreResult<bool> {
     let forgotten = notifications::forget(&mut tx, BATCH).await?;
     budgets::forget(&mut tx, BATCH).await?;
     costs::forget(&mut tx, BATCH).await?;
+    let events = inbox::forget(&mut tx, BATCH).await?;
     tx.commit().await?;
     if partitions > 0 || expired > 0 || workers > 0 || forgotten > 0 {
         tracing::info!(
             partitions,
+            forgotten_events = events,
             expired_keys = expired,
             forgotten_workers = workers,
             forgotten_notifications = forgotten,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use platform::Platform;
 use shared::clock::Clock;
 use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
@@ -20,7 +21,9 @@ use crate::config::WorkerConfig;
 use crate::context::{Context, Pace};
 use crate::drain::{drain, give_all_back};
 use crate::health::{Health, HealthPort};
-use crate::jobs::{Calls, Replies, WaitingReplies, note_calls, store_replies};
+use crate::jobs::{
+    Calls, Replies, Summaries, WaitingReplies, note_calls, store_replies, summarise,
+};
 use crate::outbound::{Outbound, Wake};
 use crate::pacing::{Pacing, watch_account};
 use crate::progress::Part;
@@ -30,7 +33,7 @@ use crate::queue::{
 use crate::roll_call::roll_call;
 use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
-use crate::{anomalies, budgets, costs, handle, maintenance};
+use crate::{anomalies, budgets, costs, handle, inbound, maintenance, welcomes};
 
 /// What closing may take when all jobs have ended: what remains has nothing to wait for.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -64,7 +67,8 @@ pub async fn run_watched(
     leave: impl FnOnce(u8) + Send + 'static,
 ) -> anyhow::Result<ExitCode> {
     let (replies, waiting) = Replies::new();
-    let context = Arc::new(build(config, clock, replies)?);
+    let (summaries, wishes) = Summaries::new();
+    let context = Arc::new(build(config, clock, replies, summaries)?);
     let outbound = Outbound::new(&context).context("failed to use NOTIFICATION_SERVICE_URL")?;
     tracing::info!(
         worker.id = context.worker_id,
@@ -83,9 +87,19 @@ pub async fn run_watched(
     // Stopped only after the last job, unlike the process's own token.
     let background = Lifecycle::new();
     start_background(&context, &background, waiting);
+    let summarising = summarise(Arc::clone(&context), wishes);
+    background.run("summaries", until(&background, summarising));
     background.run(
         "notifications",
         outbound.run(Arc::clone(&context), background.stopping().clone()),
+    );
+    background.run(
+        "inbound",
+        inbound::run(
+            Arc::clone(&context),
+            lifecycle.stopping().clone(),
+            background.stopping().clone(),
+        ),
     );
     let _watchdog = watch(&context, leave)?;
 
@@ -147,6 +161,7 @@ fn start_background(context: &Arc<Context>, background: &Lifecycle, waiting: Wai
     run("budgets", Box::pin(budgets::watch_budgets(shared())));
     run("anomalies", Box::pin(anomalies::watch_usage(shared())));
     run("gates", Box::pin(watch_gates(shared())));
+    run("welcomes", Box::pin(welcomes::mend(shared())));
     let asking = shared();
     let models = async move { watch_models(&asking.upstream).await };
     run("models", Box::pin(models));
@@ -241,7 +256,12 @@ fn watch(
         .context("failed to start the watchdog")
 }
 
-fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result<Context> {
+fn build(
+    config: WorkerConfig,
+    clock: Clock,
+    replies: Replies,
+    summaries: Summaries,
+) -> anyhow::Result<Context> {
     let db =
         Db::connect_lazy(&config.db, ServingRole::Worker).context("failed to use DATABASE_URL")?;
     let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
@@ -250,6 +270,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
     let upstream = Client::new(config.upstream.clone(), clock.clone())
         .context("failed to build the upstream client")?
         .traced(traces.clone());
+    let platform = Platform::new(&config.platform).context("failed to use ARCHIVE_SERVICE_URL")?;
     let account = account_name(&config);
     let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
     let boot = Uuid::new_v4();
@@ -262,6 +283,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         redis,
         traces,
         upstream,
+        platform,
         pacing,
         running: Running::default(),
         gates: Gates::default(),
@@ -269,6 +291,7 @@ fn build(config: WorkerConfig, clock: Clock, replies: Replies) -> anyhow::Result
         pace: Pace::default(),
         calls: Calls::default(),
         replies,
+        summaries,
         wake: Wake::default(),
         progress: Arc::default(),
         called: Notify::new(),

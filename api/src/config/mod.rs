@@ -7,6 +7,7 @@ mod server;
 
 use std::time::Duration;
 
+use platform::PlatformConfig;
 use secrecy::SecretString;
 use shared::budgets::{AnomalyRules, BudgetsConfig};
 use shared::config::Vars;
@@ -84,6 +85,8 @@ pub struct ApiConfig {
     pub enable_metrics: bool,
     /// The upstream's address, asked by `/health?full=true` only.
     pub upstream_base_url: Option<String>,
+    /// The platform's other services.
+    pub platform: PlatformConfig,
     /// The broker, asked by `/health` only.
     pub broker: Option<BrokerAddress>,
     /// Work that has waited for longer makes `/health` degraded; zero is never.
@@ -95,9 +98,13 @@ pub struct ApiConfig {
 impl ApiConfig {
     /// Declares and reads every variable; mistakes are collected in `vars`.
     pub fn from_vars(vars: &mut Vars) -> Self {
+        let server = ServerConfig::from_vars(vars);
+        let auth = AuthConfig::from_vars(vars);
+        let platform = PlatformConfig::from_vars(vars, &auth.service_keys);
         Self {
-            server: ServerConfig::from_vars(vars),
-            auth: AuthConfig::from_vars(vars),
+            server,
+            auth,
+            platform,
             limits: LimitConfig::from_vars(vars),
             budgets: BudgetsConfig::from_vars(vars),
             anomalies: AnomalyRules::from_vars(vars),

@@ -69,6 +69,10 @@ codes! {
     DeadLetterNotFound = "dead_letter_not_found", NOT_FOUND, "No such dead letter";
     /// There is no such dead notification: it was never given up, or is settled by now.
     DeadNotificationNotFound = "dead_notification_not_found", NOT_FOUND, "No such dead notification";
+    /// The assessment is not known, or belongs to somebody else.
+    AssessmentNotFound = "assessment_not_found", NOT_FOUND, "No such assessment";
+    /// There is no such person, or it is somebody else.
+    UserNotFound = "user_not_found", NOT_FOUND, "No such person";
     /// The path exists, the method does not; `Allow` lists those that do.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
     /// The body did not arrive in time.
@@ -117,6 +121,8 @@ codes! {
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
     /// Too many messages wait already; nothing was stored, `Retry-After` says when there may be room.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much work waits";
+    /// The results of the assessment are not known yet; repeat the request later.
+    ResultsUnavailable = "results_unavailable", SERVICE_UNAVAILABLE, "Results not known yet";
     /// A part Balas depends on is unavailable; nothing was stored, repeat the request later.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
     /// The request took longer than the server allows.

@@ -22,6 +22,15 @@ pub struct Admin(pub Identity);
 #[derive(Clone, Copy, Debug)]
 pub struct Internal;
 
+/// A person, or another service.
+#[derive(Clone, Copy, Debug)]
+pub enum UserOrInternal {
+    /// A person with a valid token.
+    User(Identity),
+    /// A service with a valid key.
+    Internal,
+}
+
 impl<S> FromRequestParts<S> for User
 where
     S: Send + Sync,
@@ -72,6 +81,24 @@ where
             true => Ok(Self),
             false => Err(Problem::of(Code::ServiceKeyInvalid)),
         }
+    }
+}
+
+impl<S> FromRequestParts<S> for UserOrInternal
+where
+    S: Send + Sync,
+    Gate: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    /// Whoever shows a key is judged by the key.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        if parts.headers.contains_key(SERVICE_KEY) {
+            let Internal = Internal::from_request_parts(parts, state).await?;
+            return Ok(Self::Internal);
+        }
+        let User(identity) = User::from_request_parts(parts, state).await?;
+        Ok(Self::User(identity))
     }
 }
 

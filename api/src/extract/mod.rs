@@ -13,7 +13,7 @@ mod page;
 mod path;
 mod query;
 
-pub use caller::{Admin, Internal, User};
+pub use caller::{Admin, Internal, User, UserOrInternal};
 pub use correlation::Correlation;
 pub use cursor::{LastEventId, event_of};
 pub use headers::{IfMatch, MAX_WAIT, Prefer, wait_of};

@@ -1,5 +1,6 @@
 //! Every route of the API.
 
+mod assessments;
 mod conversation;
 mod conversations;
 mod creation;
@@ -41,6 +42,13 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
             conversation::update,
             conversation::delete
         ))
+        .routes(routes!(assessments::start::from_assessment))
+        .routes(routes!(assessments::start::auto_initialize))
+        .routes(routes!(assessments::start::initialize))
+        .routes(routes!(assessments::look::ready))
+        .routes(routes!(assessments::look::conversation))
+        .routes(routes!(assessments::look::suggestions_for))
+        .routes(routes!(assessments::context::add))
         .routes(routes!(messages::post, messages::list))
         .routes(routes!(regenerate::post))
         .routes(routes!(feedback::put))

@@ -59,6 +59,12 @@ pub(super) async fn answer(
         Err(problem) => return axum::response::IntoResponse::into_response(problem),
     };
     let mut response = kept.answer(app, user.id, answer).await;
+    applied(&mut response, &prefer);
+    response
+}
+
+/// Says that the wait was honoured.
+pub(super) fn applied(response: &mut Response, prefer: &Prefer) {
     if let Some(wait) = prefer.wait
         && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
     {
@@ -66,11 +72,10 @@ pub(super) async fn answer(
             .headers_mut()
             .insert(HeaderName::from_static("preference-applied"), value);
     }
-    response
 }
 
 /// The generation once it has ended, unless the wait ends first.
-async fn ended(
+pub(super) async fn ended(
     app: &AppState,
     user: &Identity,
     mut follow: Follow,

@@ -1,9 +1,12 @@
 //! The console in a real browser.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use shared::config::Vars;
+use uuid::Uuid;
 
 use crate::browser::Browser;
 use crate::common::{Client, TestApp, until};
+use crate::publisher::Publisher;
 
 /// The newest reply, and parts of it.
 const REPLY: &str = "[...document.querySelectorAll('[data-testid=message-assistant]')].at(-1)";
@@ -175,4 +178,61 @@ async fn a_conversation_deleted_elsewhere_leaves_the_page() {
     browser
         .wait("!(document.title + document.querySelector('#console').innerText).includes('Forget this')")
         .await;
+}
+
+#[tokio::test]
+async fn an_assessment_shows_its_stages_and_its_conversation_appears_by_itself() {
+    let broker: Option<String> =
+        Vars::from_process().optional("TEST_RABBITMQ_URL", "set by cargo xtask test");
+    let Some(broker) = broker else { return };
+    let name = Uuid::new_v4().simple().to_string();
+    let (exchange, queue) = (format!("console-{name}"), format!("events-{name}"));
+    let Some(mut publisher) = Publisher::start(&broker, &exchange) else {
+        return;
+    };
+    let mut app = TestApp::with(&[
+        ("RABBITMQ_URL", &broker),
+        ("EXCHANGE_NAME", &exchange),
+        ("CHAT_QUEUE_NAME", &queue),
+    ])
+    .await;
+    app.start_worker();
+    let user = app.user();
+    let Some(mut browser) = console(&user, 1280, 800).await else {
+        return;
+    };
+    // What is told before anybody listens is not shown.
+    until(async || {
+        let metrics = user.get("/metrics").await.raw;
+        let open = "push_connections{transport=\"websocket\"} 1";
+        metrics.contains(open).then_some(())
+    })
+    .await;
+    let assessment = Uuid::new_v4();
+    let stage =
+        "document.querySelector('[data-testid=assessment-stage]:not([hidden])')?.dataset.stage";
+    for (event, shown) in [
+        ("assessment_submitted", "assessment_submitted"),
+        ("analysis_started", "analysis_started"),
+        ("analysis_complete", "chatbot_ready"),
+    ] {
+        let event = json!({
+            "event": event, "user_id": user.user, "assessment_id": assessment,
+            "results": { "riasec": { "I": 92, "R": 85 }, "ocean": { "O": 88 },
+                         "personaProfile": { "summary": "Orang ini suka belajar dan ingin tahu." } },
+        });
+        publisher.publish("chat.events", &event).await;
+        browser.wait(&format!("{stage} === '{shown}'")).await;
+    }
+    let list = "document.querySelector('[data-testid=conversation-list]').innerText";
+    browser
+        .wait(&format!("{list}.includes('Asesmen karier Anda')"))
+        .await;
+    browser.click("stage-open").await;
+    browser
+        .wait(&format!(
+            "({REPLY}?.innerText ?? '').includes('Investigatif (92)')"
+        ))
+        .await;
+    assert_eq!(stored(&user).await.len(), 1);
 }

@@ -5,7 +5,8 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Client, SERVICE_KEY, TestApp, forged_token, token_with};
+use crate::assessments::prepared;
+use crate::common::{Answer, Client, SERVICE_KEY, TestApp, forged_token, fresh_id, token_with};
 
 /// One documented operation.
 struct Operation {
@@ -73,6 +74,14 @@ impl Operation {
             "POST /api/chat/conversations/{conversation_id}/messages/{message_id}/feedback" => {
                 json!({ "rating": "up" })
             }
+            "POST /api/chat/conversations/from-assessment"
+            | "POST /api/chat/assessment/{assessment_id}/initialize" => json!({}),
+            "POST /api/chat/conversations/auto-initialize" => json!({
+                "user_id": fresh_id(), "assessment_id": fresh_id(), "trigger_source": "assessment_complete",
+            }),
+            "POST /api/chat/conversations/{conversation_id}/context/assessment" => {
+                json!({ "assessment_id": fresh_id() })
+            }
             "POST /internal/queues/{name}/pause" => json!({ "reason": "a test" }),
             "POST /internal/dead-letters/{dead_letter_id}/replay" => json!({}),
             "POST /internal/dead-notifications/{dead_notification_id}/replay"
@@ -117,6 +126,7 @@ struct Victim {
     generation: String,
     dead_letter: String,
     dead_notification: String,
+    assessment: String,
 }
 
 impl Victim {
@@ -140,6 +150,7 @@ impl Victim {
         let dead_letter = failed.text("/generation/id");
         let dead_notification =
             crate::operator::dead_notification(app, client.user, &dead_letter).await;
+        let assessment = prepared(&client).await;
         Self {
             client,
             conversation,
@@ -147,6 +158,7 @@ impl Victim {
             generation,
             dead_letter,
             dead_notification,
+            assessment,
         }
     }
 
@@ -159,6 +171,8 @@ impl Victim {
             .replace("{generation_id}", &self.generation)
             .replace("{dead_letter_id}", &self.dead_letter)
             .replace("{dead_notification_id}", &self.dead_notification)
+            .replace("{assessment_id}", &self.assessment)
+            .replace("{user_id}", &self.client.user.to_string())
             .replace("{name}", "standard");
         assert!(
             !filled.contains('{'),
@@ -180,6 +194,7 @@ async fn belongings(app: &TestApp) -> Vec<Option<String>> {
         "usage_tracking",
         "audit_log",
         "notifications",
+        "assessments",
     ] {
         let sql =
             format!("SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM chat.{table} t");
@@ -197,7 +212,23 @@ async fn every_route_asks_for_the_credentials_it_documents() {
         let path = victim.path(&operation);
         let name = operation.name();
         let anonymous = victim.client.anonymous();
-        if operation.needs("bearer") {
+        if operation.needs("bearer") && operation.needs("service_key") {
+            // For the person or for a service.
+            let forged = victim.client.with_token(forged_token(victim.client.user));
+            for (client, code) in [
+                (&anonymous, "401 unauthenticated"),
+                (&forged, "401 token_invalid"),
+            ] {
+                let answer = operation.ask(client, &path, operation.body()).await;
+                assert_eq!(answer.problem(), code, "{name}");
+            }
+            let request = victim
+                .client
+                .request(operation.method.clone(), &path)
+                .header("x-service-key", "some-other-service-key");
+            let wrong = victim.client.send(request).await;
+            assert_eq!(wrong.problem(), "401 service_key_invalid", "{name}");
+        } else if operation.needs("bearer") {
             let expired = token_with(json!({ "sub": victim.client.user, "exp": 1_000_000 }));
             for (client, code) in [
                 (anonymous.clone(), "401 unauthenticated"),

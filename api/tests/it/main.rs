@@ -9,6 +9,7 @@
 
 mod common;
 
+mod assessments;
 mod backpressure;
 mod bad_input;
 mod browser;
@@ -29,6 +30,9 @@ mod operations;
 mod operator;
 mod processes;
 mod protocol;
+#[path = "../../../worker/tests/assessments/publisher.rs"]
+#[expect(dead_code, reason = "these tests use their own part of it")]
+mod publisher;
 mod regenerate;
 mod shutdown;
 mod socket;

@@ -6,6 +6,7 @@ import { followGeneration, openFeed } from "./events.js";
 import { conversationMenu, setStatus } from "./manage.js";
 import { Outbox } from "./outbox.js";
 import { Sidebar, toast } from "./sidebar.js";
+import { renderStage } from "./stages.js";
 import * as store from "./store.js";
 import { ThreadView } from "./view.js";
 
@@ -88,6 +89,7 @@ export class App {
 
   drawNow() {
     this.side.render(this.state);
+    renderStage(this.state);
     this.view.render(this.state);
     const { thread } = this.state;
     this.composer.update({ busy: this.view.busy, ready: !thread.id || thread.state === "ready" });
@@ -291,6 +293,13 @@ export class App {
     const { state } = this;
     const { thread } = state;
     const here = event.conversation_id === thread.id;
+    if (event.type === "assessment.stage") {
+      state.stage = { ...event.data, conversationId: event.conversation_id };
+      this.loadList();
+      if (here) this.catchUpSoon();
+      this.draw();
+      return;
+    }
     if (event.type === "conversation.updated") {
       const { conversation } = event.data;
       store.placeConversation(state.list, conversation);

@@ -26,6 +26,7 @@ export function newState() {
     list: { items: [], query: "", status: "active", hasMore: false, loaded: false, failed: false },
     running: new Map(), // conversation id → set of unfinished generation ids the feed told of
     unread: new Set(),
+    stage: null, // the newest stage of an assessment, as the feed told it
     thread: newThread(null),
     outbox: [],
   };

@@ -29,6 +29,8 @@ super::named_enum! {
         Cancelled = "generation.cancelled",
         /// Title, status or metadata changed; `{conversation}`, with the status `deleted` once it is gone.
         ConversationUpdated = "conversation.updated",
+        /// An assessment reached a stage; the data is that of `chat.assessment.stage`.
+        AssessmentStage = "assessment.stage",
     }
 }
 
@@ -98,6 +100,28 @@ impl Event {
             conversation_id: conversation.id,
             at,
             data: raw(&serde_json::json!({ "conversation": conversation })),
+        }
+    }
+
+    /// The event that an assessment reached a stage. There is no log to resume it from: a client that
+    /// missed it asks how far the assessment is.
+    #[must_use]
+    pub fn assessment_stage(
+        notice: &super::assessment::StageNotice,
+        conversation_id: Uuid,
+    ) -> Self {
+        let rank = u32::try_from(notice.stage.rank()).unwrap_or(0);
+        Self {
+            id: EventId {
+                generation_id: notice.assessment_id,
+                attempt: 0,
+                seq: rank,
+            },
+            kind: EventType::AssessmentStage,
+            generation_id: None,
+            conversation_id,
+            at: notice.timestamp,
+            data: raw(notice),
         }
     }
 

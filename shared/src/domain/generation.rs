@@ -202,6 +202,19 @@ pub struct Usage {
     pub processing_time_ms: i32,
 }
 
+/// How much of what was said the model was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContextUse {
+    /// Tokens of the history that was shown, the summary included.
+    pub used: i64,
+    /// The most there is room for.
+    pub budget: i64,
+    /// Earlier messages that were shown as a summary.
+    pub summarised: i64,
+    /// Earlier messages that the model learnt nothing of.
+    pub dropped: i64,
+}
+
 /// A generation as clients see it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Generation {
@@ -244,6 +257,10 @@ pub struct Generation {
     /// What it took, once it completed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// How much of the conversation the model was shown, once it completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub context: Option<ContextUse>,
 }
 
 #[cfg(test)]

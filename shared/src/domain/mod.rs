@@ -1,5 +1,6 @@
 //! The words of Balas as types: what the API shows, the worker makes and the store keeps.
 
+pub mod assessment;
 mod conversation;
 pub mod credits;
 mod event;
@@ -16,8 +17,8 @@ pub use conversation::{ContextType, Conversation, ConversationStatus, DEFAULT_TI
 pub use event::{Event, EventType};
 pub use fleet::{DeadLetter, DeadLetterCount, FleetWorker, Queue, WorkerStatus};
 pub use generation::{
-    FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus, Priority, Timings,
-    Usage,
+    ContextUse, FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus,
+    Priority, Timings, Usage,
 };
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
 pub use notification::{

@@ -24,6 +24,8 @@ super::named_enum! {
         Failed = "chat.generation.failed",
         /// A generation was cancelled.
         Cancelled = "chat.generation.cancelled",
+        /// An assessment reached a stage.
+        AssessmentStage = "chat.assessment.stage",
     }
 }
 
@@ -46,8 +48,8 @@ pub struct DeadNotification {
     pub user_id: Uuid,
     /// The conversation it tells of.
     pub conversation_id: Uuid,
-    /// The generation it tells of.
-    pub generation_id: Uuid,
+    /// The generation it tells of; none for a stage of an assessment.
+    pub generation_id: Option<Uuid>,
     /// What it tells.
     #[serde(rename = "type")]
     pub kind: NotificationType,

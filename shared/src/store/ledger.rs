@@ -164,39 +164,41 @@ pub async fn ended(tx: &mut UserTx, call: &CallEnded) -> StoreResult<()> {
     Ok(())
 }
 
-/// A call whose answer was not stored.
+/// What a call used that is not a reply.
 #[derive(Clone, Debug)]
-pub struct Wasted<'a> {
+pub struct Used<'a> {
     /// The id of the call, which the row of its usage shares.
     pub id: Uuid,
     /// The conversation.
     pub conversation_id: Uuid,
     /// The generation.
     pub generation_id: Uuid,
-    /// `completion` or `title`.
+    /// `completion`, `title` or `summary`.
     pub operation: &'static str,
     /// What it took.
     pub usage: &'a crate::domain::Usage,
+    /// Whether nothing came of it.
+    pub wasted: bool,
 }
 
-/// Books what was, or may have been, paid for nothing: the answer of a fenced attempt, or a call that
-/// failed or was dropped after the upstream had taken it. May run twice.
+/// Books what a call used whose answer is stored elsewhere or nowhere: that of a summary, that of a fenced
+/// attempt, or a call that failed or was dropped after the upstream had taken it. May run twice.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn wasted(tx: &mut UserTx, wasted: &Wasted<'_>) -> StoreResult<()> {
+pub async fn used(tx: &mut UserTx, used: &Used<'_>) -> StoreResult<()> {
     let user_id = tx.user_id();
-    let usage = wasted.usage;
+    let usage = used.usage;
     sqlx::query!(
         "INSERT INTO chat.usage_tracking
              (id, user_id, conversation_id, generation_id, operation, model, prompt_tokens, completion_tokens,
               cached_tokens, reasoning_tokens, cost_credits, is_free_model, wasted, processing_time_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, true, $13) ON CONFLICT (id) DO NOTHING",
-        wasted.id,
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING",
+        used.id,
         user_id,
-        wasted.conversation_id,
-        wasted.generation_id,
-        wasted.operation,
+        used.conversation_id,
+        used.generation_id,
+        used.operation,
         usage.model,
         usage.prompt_tokens,
         usage.completion_tokens,
@@ -204,6 +206,7 @@ pub async fn wasted(tx: &mut UserTx, wasted: &Wasted<'_>) -> StoreResult<()> {
         usage.reasoning_tokens,
         usage.cost_credits,
         usage.is_free_model,
+        used.wasted,
         usage.processing_time_ms,
     )
     .execute(tx.conn())

@@ -10,6 +10,7 @@
 
 pub mod activity;
 pub mod anomalies;
+pub mod assessments;
 pub mod audit;
 pub mod budgets;
 mod config;
@@ -22,6 +23,7 @@ pub mod feedback;
 pub mod fleet;
 pub mod generations;
 pub mod idempotency;
+pub mod inbox;
 pub mod ledger;
 pub mod maintenance;
 pub mod messages;
@@ -32,6 +34,7 @@ mod operator;
 pub mod queues;
 pub mod retention;
 mod schema;
+pub mod summaries;
 mod tx;
 pub mod usage;
 

@@ -5,6 +5,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
+use crate::domain::assessment::{Language, Stage};
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
     GenerationKind, GenerationStatus, NotificationType, Priority, SenderType, WaitsFor,
@@ -43,9 +44,11 @@ text_in_sql!(
     FailureCode,
     GenerationKind,
     GenerationStatus,
+    Language,
     NotificationType,
     Priority,
     SenderType,
+    Stage,
     WaitsFor,
     WorkerStatus,
 );

@@ -12,6 +12,7 @@ use std::time::Duration;
 use shared::clock::Clock;
 use shared::domain::{
     ContentType, ContextType, FailureCode, Generation, Message, Parked, Priority, Usage,
+    estimate_tokens,
 };
 use shared::id;
 use shared::models::Model;
@@ -279,7 +280,11 @@ impl World {
             title_generation_id: id::new_after(now, Some(reply_id)),
             content: content.to_owned(),
             incomplete,
-            usage: usage(),
+            usage: Usage {
+                completion_tokens: i32::try_from(estimate_tokens(content)).unwrap(),
+                ..usage()
+            },
+            context: None,
             first_token_ms_ago: Some(100),
             metadata: serde_json::json!({}),
             call: Some(self.call(id)),

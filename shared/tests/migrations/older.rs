@@ -212,6 +212,7 @@ async fn postgres_15_will_do() {
         content: "hello to you".to_owned(),
         incomplete: false,
         usage: crate::common::usage(),
+        context: None,
         first_token_ms_ago: None,
         metadata: serde_json::json!({}),
         call: None,

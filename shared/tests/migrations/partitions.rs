@@ -19,16 +19,15 @@ impl World {
     /// Books something at that moment. Returns the partition it went into.
     async fn book(&self, id: Uuid) -> String {
         let mut tx = self.worker.user(self.user).await.unwrap();
-        let wasted = shared::store::ledger::Wasted {
+        let wasted = shared::store::ledger::Used {
             id,
             conversation_id: id,
             generation_id: id,
             operation: "completion",
             usage: &crate::common::usage(),
+            wasted: true,
         };
-        shared::store::ledger::wasted(&mut tx, &wasted)
-            .await
-            .unwrap();
+        shared::store::ledger::used(&mut tx, &wasted).await.unwrap();
         tx.commit().await.unwrap();
         self.partition_of(id).await
     }
@@ -166,16 +165,15 @@ async fn a_month_that_is_made_late_takes_its_rows_from_the_default_partition() {
             .is_ok()
     );
     let mut tx = world.worker.user(world.user).await.unwrap();
-    let again = shared::store::ledger::Wasted {
+    let again = shared::store::ledger::Used {
         id: early[0],
         conversation_id: early[0],
         generation_id: early[0],
         operation: "completion",
         usage: &crate::common::usage(),
+        wasted: true,
     };
-    shared::store::ledger::wasted(&mut tx, &again)
-        .await
-        .unwrap();
+    shared::store::ledger::used(&mut tx, &again).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(
         world

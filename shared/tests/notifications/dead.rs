@@ -125,7 +125,7 @@ async fn a_dead_notification_tells_why_and_nothing_of_what_was_said() {
     let [dead] = &dead[..] else {
         panic!("{dead:?}");
     };
-    assert_eq!(dead.generation_id, sent.generation.id);
+    assert_eq!(dead.generation_id, Some(sent.generation.id));
     assert_eq!(
         (dead.user_id, dead.conversation_id),
         (world.user, conversation)

@@ -33,13 +33,19 @@ async fn a_conversation_is_told_in_order_at_each_destination() {
     let generations = replies(&world, 3).await;
     for generation in &generations {
         let taken = world.take_one(HTTP).await;
-        assert_eq!((taken.generation_id, taken.attempts), (*generation, 1));
+        assert_eq!(
+            (taken.generation_id, taken.attempts),
+            (Some(*generation), 1)
+        );
         assert!(world.take(HTTP).await.is_empty(), "one at a time");
         world.delivered(HTTP, &taken).await;
     }
     assert!(world.take(HTTP).await.is_empty());
     // The other destination has seen nothing of that.
-    assert_eq!(world.take_one(AMQP).await.generation_id, generations[0]);
+    assert_eq!(
+        world.take_one(AMQP).await.generation_id,
+        Some(generations[0])
+    );
     assert_eq!(
         world.rows("destination").await,
         "amqp, amqp, amqp",
@@ -55,7 +61,7 @@ async fn what_failed_holds_up_its_conversation_and_no_other() {
     world.failed(HTTP, &first, HOUR).await;
     assert!(world.take(HTTP).await.is_empty());
     let (_, other) = world.replied().await;
-    assert_eq!(world.take_one(HTTP).await.generation_id, other);
+    assert_eq!(world.take_one(HTTP).await.generation_id, Some(other));
     // Those behind it wait as long, and nobody looks at them meanwhile.
     let waiting =
         "SELECT count(*) FROM chat.notifications WHERE next_try_at > now() + interval '50 minutes'
@@ -72,7 +78,7 @@ async fn what_failed_holds_up_its_conversation_and_no_other() {
     // They go at once and one after another.
     for generation in &generations[1..] {
         let next = world.take_one(HTTP).await;
-        assert_eq!(next.generation_id, *generation);
+        assert_eq!(next.generation_id, Some(*generation));
         world.delivered(HTTP, &next).await;
     }
 }
@@ -89,7 +95,10 @@ async fn a_dead_one_lets_the_next_go() {
     let again = world.take_one(HTTP).await;
     let settled = world.settle(HTTP, &[(again.held, gone())]).await;
     assert_eq!((settled.dead, settled.retried), (1, 0));
-    assert_eq!(world.take_one(HTTP).await.generation_id, generations[1]);
+    assert_eq!(
+        world.take_one(HTTP).await.generation_id,
+        Some(generations[1])
+    );
     assert_eq!(
         world.rows("attempts, dead_reason, last_error").await,
         "2 gone status 410, 1"

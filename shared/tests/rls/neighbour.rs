@@ -102,7 +102,13 @@ async fn person(world: &World) -> Person {
              INSERT INTO chat.cost_questions (call_id, user_id, upstream_id) VALUES ('{}', '{id}', 'upstream');
              INSERT INTO chat.budget_users (user_id, period, starts_on) VALUES ('{id}', 'day', current_date - (random() * 100000)::integer);
              INSERT INTO chat.budget_reservations (generation_id, user_id, credits, day, month)
-                VALUES ('{generation}', '{id}', 1, current_date, current_date)",
+                VALUES ('{generation}', '{id}', 1, current_date, current_date);
+             INSERT INTO chat.conversation_summaries (conversation_id, version, user_id, up_to, content, token_count, model)
+                VALUES ('{conversation}', 1, '{id}', '{message}', 'notes of the neighbour', 1, 'model');
+             INSERT INTO chat.assessments (id, user_id, conversation_id) VALUES ('{}', '{id}', '{conversation}');
+             INSERT INTO chat.inbound_events (user_id, event_id, assessment_id, type)
+                VALUES ('{id}', 'event', '{conversation}', 'analysis_complete')",
+            new(),
             new(),
             new(),
             new(),
@@ -134,8 +140,9 @@ async fn insert_like(superuser: &mut Session, table: &str, person: &Person) -> S
     let id = id::new(shared::clock::Clock::system().now());
     format!(
         "INSERT INTO chat.{table} SELECT * FROM jsonb_populate_record(NULL::chat.{table},
-           '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\",
-                                \"call_id\": \"{id}\", \"generation_id\": \"{id}\", \"starts_on\": \"2020-01-01\"}}')",
+           '{}'::jsonb || '{{\"id\": \"{id}\", \"message_id\": \"{id}\", \"key\": \"another\", \"event_id\": \"another\",
+                                \"call_id\": \"{id}\", \"generation_id\": \"{id}\", \"starts_on\": \"2020-01-01\",
+                                \"version\": 2}}')",
         row.replace('\'', "''")
     )
 }
@@ -212,6 +219,9 @@ async fn nobody_reaches_a_neighbours_rows() {
     assert_eq!(
         through,
         [
+            "assessments GIVE",
+            "assessments SELECT",
+            "assessments UPDATE",
             "attempts GIVE",
             "attempts INSERT",
             "attempts SELECT",
@@ -240,6 +250,8 @@ async fn nobody_reaches_a_neighbours_rows() {
             "generations UPDATE",
             "idempotency_keys DELETE",
             "idempotency_keys SELECT",
+            "inbound_events DELETE",
+            "inbound_events SELECT",
             "messages GIVE",
             "messages INSERT",
             "messages SELECT",

@@ -167,14 +167,15 @@ async fn a_scope_ends_with_its_transaction() {
                 .unwrap()
                 .is_some()
         );
-        let wasted = ledger::Wasted {
+        let wasted = ledger::Used {
             id: shared::id::new(world.clock.now()),
             conversation_id: theirs,
             generation_id: sent.generation.id,
             operation: "completion",
             usage: &crate::common::usage(),
+            wasted: true,
         };
-        ledger::wasted(&mut tx, &wasted).await.unwrap();
+        ledger::used(&mut tx, &wasted).await.unwrap();
         tx.commit().await.unwrap();
         let mut tx = db.sweep().await.unwrap();
         let finished = generations::renew(

@@ -14,7 +14,7 @@ pub(crate) struct Name {
 }
 
 /// Parts that the design names and that come with a later feature.
-pub(crate) const PLANNED: &[&str] = &["worker/src/inbound/"];
+pub(crate) const PLANNED: &[&str] = &[];
 
 pub(crate) const NAMES: &[Name] = &[
     Name {
@@ -44,6 +44,7 @@ pub(crate) const NAMES: &[Name] = &[
             "worker/src/inbound/",
             "worker/src/outbound/",
             "worker/tests/notifications/",
+            "worker/tests/assessments/",
         ],
         wall: "only worker::inbound and worker::outbound may name lapin",
     },
@@ -82,6 +83,12 @@ pub(crate) const NAMES: &[Name] = &[
         inside: &["shared/src/"],
         home: &[],
         wall: "shared does not know who uses it",
+    },
+    Name {
+        words: &["store", "redis", "queue", "push", "lapin"],
+        inside: &["platform/src/"],
+        home: &[],
+        wall: "platform asks other services and knows nothing of ours",
     },
     Name {
         words: &["store", "redis", "queue", "push"],
@@ -224,6 +231,17 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "balas-worker",
             "loadtest",
             "chaos",
+        ],
+    ),
+    (
+        "platform",
+        &[
+            "axum",
+            "sqlx",
+            "redis",
+            "lapin",
+            "balas-api",
+            "balas-worker",
         ],
     ),
     (

@@ -1,5 +1,6 @@
 //! `balas-worker admin …`: the operator's view from a terminal, where the API is out of reach.
 
+mod events;
 mod notifications;
 mod tables;
 
@@ -19,6 +20,8 @@ use shared::store::dead_letters::{Filter, Refused};
 use shared::store::{Db, DbConfig, ServingRole};
 use uuid::Uuid;
 
+use crate::inbound::InboundConfig;
+use crate::outbound::BrokerConfig;
 use crate::pacing::open_breakers;
 
 /// What to look at or to do.
@@ -83,6 +86,11 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Events of other services.
+    Events {
+        #[command(subcommand)]
+        which: events::Command,
+    },
     #[command(flatten)]
     Notifications(notifications::Command),
 }
@@ -110,6 +118,8 @@ pub struct AdminConfig {
     operator_db: DbConfig,
     redis: RedisConfig,
     models: ModelsConfig,
+    broker: Option<BrokerConfig>,
+    inbound: InboundConfig,
     actor: String,
 }
 
@@ -123,6 +133,8 @@ impl AdminConfig {
             db: DbConfig { pool_min: 0, ..db },
             redis: RedisConfig::from_vars(vars),
             models: ModelsConfig::from_vars(vars),
+            broker: BrokerConfig::from_vars(vars),
+            inbound: InboundConfig::from_vars(vars),
             actor: format!("terminal of {person}").chars().take(200).collect(),
         }
     }
@@ -149,6 +161,10 @@ struct SettledMany {
 /// # Errors
 /// When the settings cannot be used or the database fails.
 pub async fn run(config: AdminConfig, admin: Admin, clock: Clock) -> anyhow::Result<Outcome> {
+    let shown = Shown { json: admin.json };
+    if let Command::Events { which } = admin.command {
+        return events::run(which, config.broker.as_ref(), &config.inbound, shown).await;
+    }
     let operator = Operator {
         view: Db::connect_lazy(&config.operator_db, ServingRole::Operator)
             .context("failed to use OPERATOR_DATABASE_URL")?,
@@ -162,8 +178,8 @@ pub async fn run(config: AdminConfig, admin: Admin, clock: Clock) -> anyhow::Res
         name: config.actor,
         request_id: None,
     };
-    let shown = Shown { json: admin.json };
     match admin.command {
+        Command::Events { .. } => bail!("events are not the operator's database"),
         Command::Queues => shown.queues(&operator).await,
         Command::Pause { queue, reason } => {
             let reason = reason.as_deref();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use shared::domain::{EventType, Usage};
-use shared::store::ledger::{self, CallEnded, CallStarted, RunningCall, Wasted};
+use shared::store::ledger::{self, CallEnded, CallStarted, RunningCall, Used};
 use shared::store::{StoreResult, UserTx};
 use shared::{clock::Clock, id};
 use std::time::Duration;
@@ -97,12 +97,6 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// The model that was asked for it.
-    pub(super) fn answering_model(&self) -> Option<&str> {
-        let (_, record) = self.answered.as_ref()?;
-        Some(&record.model.name)
-    }
-
     /// Counts what the answer took, once it is known whether anybody got it.
     pub(super) fn count_answer(&self, usage: &Usage, wasted: bool) {
         if let Some((_, record)) = &self.answered {
@@ -129,18 +123,19 @@ impl<'a> Book<'a> {
         usage: &Usage,
     ) -> StoreResult<()> {
         match self.answered_id() {
-            Some(id) => ledger::wasted(tx, &self.wasted_usage(id, usage)).await,
+            Some(id) => ledger::used(tx, &self.wasted_usage(id, usage)).await,
             None => Ok(()),
         }
     }
 
-    fn wasted_usage<'b>(&self, id: Uuid, usage: &'b Usage) -> Wasted<'b> {
-        Wasted {
+    fn wasted_usage<'b>(&self, id: Uuid, usage: &'b Usage) -> Used<'b> {
+        Used {
             id,
             conversation_id: self.claim.conversation_id,
             generation_id: self.claim.id,
             operation: self.operation,
             usage,
+            wasted: true,
         }
     }
 
@@ -171,7 +166,7 @@ impl<'a> Book<'a> {
             let mut tx = self.context.db.user_async(self.claim.user_id).await?;
             ledger::ended(&mut tx, &row).await?;
             if let Some(usage) = &taken {
-                ledger::wasted(&mut tx, &self.wasted_usage(id, usage)).await?;
+                ledger::used(&mut tx, &self.wasted_usage(id, usage)).await?;
             }
             tx.commit().await
         };
@@ -275,7 +270,7 @@ impl Progress for Book<'_> {
             )
             .await?;
             if let Some(usage) = &usage {
-                ledger::wasted(&mut tx, &self.wasted_usage(call.id, usage)).await?;
+                ledger::used(&mut tx, &self.wasted_usage(call.id, usage)).await?;
             }
             tx.commit().await
         };

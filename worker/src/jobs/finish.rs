@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use shared::domain::{Generation, GenerationStatus, Usage};
+use shared::domain::{ContextUse, Generation, GenerationStatus, Usage};
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
 use shared::store::StoreResult;
@@ -24,6 +24,7 @@ pub(super) async fn store(
     claim: &Claim,
     book: &Book<'_>,
     answer: &Answer,
+    shown: &ContextUse,
     log: &LogWriter,
 ) {
     let now = context.clock.now();
@@ -40,6 +41,7 @@ pub(super) async fn store(
         content: answer.text.clone(),
         incomplete: answer.incomplete,
         usage: usage.clone(),
+        context: Some(*shown),
         first_token_ms_ago,
         metadata,
         call: book.answered(false),
@@ -58,7 +60,7 @@ pub(super) async fn store(
             next,
             title,
         })) => {
-            done(context, claim, book, &usage);
+            done(context, claim, &answer.model.name, &usage, book);
             let status = if answer.incomplete {
                 GenerationStatus::Incomplete
             } else {
@@ -77,9 +79,12 @@ pub(super) async fn store(
             );
             let wake: Vec<Next> = next.into_iter().chain(title).collect();
             events::end(log, &event, &wake).await;
+            if is_full(shown) && context.config.summary_model.is_some() {
+                context.summaries.wish(claim);
+            }
         }
         Some(Stored::Before(generation)) => {
-            done(context, claim, book, &usage);
+            done(context, claim, &answer.model.name, &usage, book);
             // What may run next is found by the sweeps.
             if let Some(event) = terminal_event(&generation) {
                 events::end(log, &event, &[]).await;
@@ -92,6 +97,11 @@ pub(super) async fn store(
         }
         None => {}
     }
+}
+
+/// Whether the next prompts will have to leave something out, or this one did: three quarters are used.
+fn is_full(shown: &ContextUse) -> bool {
+    shown.dropped > 0 || shown.used.saturating_mul(4) >= shown.budget.saturating_mul(3)
 }
 
 /// Stores a reply that was not stored with the others: its rows were locked, the claim was lost, or
@@ -116,15 +126,13 @@ enum Stored {
     Fenced,
 }
 
-fn done(context: &Context, claim: &Claim, book: &Book<'_>, usage: &Usage) {
+pub(super) fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage, book: &Book<'_>) {
     count("completed");
     context.wake.wake();
     let took =
         std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
+    context.pace.note(model, took);
     book.count_answer(usage, false);
-    if let Some(model) = book.answering_model() {
-        context.pace.note(model, took);
-    }
     tracing::info!(
         generation.id = %claim.id,
         conversation.id = %claim.conversation_id,

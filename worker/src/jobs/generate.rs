@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shared::domain::{EventType, FailureCode};
+use shared::domain::{ContextUse, EventType, FailureCode, SenderType};
 use shared::push::LogWriter;
+use shared::store::StoreError;
 use shared::store::generations::{self, Claim, History, HistoryMessage};
+use shared::store::summaries::{self, Earlier, Summary};
 use tokio::sync::mpsc;
 
 use super::book::Book;
@@ -30,7 +32,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
         )
         .await;
     }
-    let call = call(context, claim, history);
+    let (call, shown) = call(context, claim, history).await;
     let (sender, notes) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "completion", sender);
     let referee = paced(context, claim);
@@ -47,7 +49,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
     );
     match outcome {
         Ok(Ok(Outcome::Completed(answer))) => {
-            finish::store(context, claim, &book, &answer, &log).await
+            finish::store(context, claim, &book, &answer, &shown, &log).await
         }
         Ok(Ok(Outcome::PutBack {
             after,
@@ -91,7 +93,7 @@ pub(super) async fn run(context: &Context, claim: &Claim, history: History, job:
 }
 
 /// Tells the place in the line for the account's limit, and how long the reply will take from now.
-async fn queued(
+pub(super) async fn queued(
     context: &Context,
     log: &mut LogWriter,
     claim: &Claim,
@@ -107,7 +109,12 @@ async fn queued(
 }
 
 /// Tells that the text so far is void, and when there will be more.
-async fn retrying(log: &mut LogWriter, claim: &Claim, reason: ErrorClass, after: Duration) {
+pub(super) async fn retrying(
+    log: &mut LogWriter,
+    claim: &Claim,
+    reason: ErrorClass,
+    after: Duration,
+) {
     let model = claim.chain.first().map(|model| &model.name);
     let data = json!({
         "model": model,
@@ -119,7 +126,7 @@ async fn retrying(log: &mut LogWriter, claim: &Claim, reason: ErrorClass, after:
 }
 
 /// An earlier attempt may have shown text; whatever it was is void now.
-fn announce(log: &mut LogWriter, claim: &Claim) {
+pub(super) fn announce(log: &mut LogWriter, claim: &Claim) {
     let model = claim.chain.first().map(|model| &model.name);
     if claim.attempt > 1 {
         let data =
@@ -132,18 +139,37 @@ fn announce(log: &mut LogWriter, claim: &Claim) {
     );
 }
 
-fn call(context: &Context, claim: &Claim, history: History) -> Call {
+/// What to ask, and how much of the conversation is shown with it.
+async fn call(context: &Context, claim: &Claim, history: History) -> (Call, ContextUse) {
     let models = &context.config.upstream.models;
-    let background = background(&history.context_data);
-    let turns: Vec<Turn> = history.messages.into_iter().map(turn).collect();
-    Call {
-        messages: prompt::build(&PromptInput {
-            context_type: claim.context_type,
-            background: background.as_deref(),
-            turns: &turns,
-            budget: context.config.history_tokens,
-            concise: claim.chain.first().is_some_and(|model| model.free),
-        }),
+    let budget = context.config.history_tokens;
+    let background = prompt::background(&history.context_data);
+    let earlier = earlier(context, claim, &history).await;
+    let summary = earlier.summary.as_ref();
+    let read = history.messages.len();
+    let context_data = history.context_data;
+    let turns = turns(history.messages, summary);
+    let language = prompt::language(&context_data, &turns);
+    let input = PromptInput {
+        context_type: claim.context_type,
+        background: background.as_deref(),
+        summary: summary.map(|summary| summary.content.as_str()),
+        turns: &turns,
+        budget,
+        concise: claim.chain.first().is_some_and(|model| model.free),
+        language,
+    };
+    let (used, shown) = prompt::used(&input);
+    let count = |messages: usize| i64::try_from(messages).unwrap_or(i64::MAX);
+    let shown = ContextUse {
+        used: used.into(),
+        budget: budget.into(),
+        summarised: earlier.summarised + count(read - turns.len()),
+        // What had to make room for the summary was neither shown nor told of by it.
+        dropped: earlier.dropped + count(turns.len() - shown),
+    };
+    let call = Call {
+        messages: prompt::build(&input),
         max_tokens: models.max_tokens,
         temperature: models.temperature,
         user: shared::crypto::user_alias(claim.user_id),
@@ -153,15 +179,47 @@ fn call(context: &Context, claim: &Claim, history: History) -> Call {
         round: attempt(claim),
         is_last_round: is_last_round(claim),
         time_left: claim.time_left,
-    }
+    };
+    (call, shown)
 }
 
-/// What the client stored for the prompt, if it stored anything.
-fn background(context_data: &serde_json::Value) -> Option<String> {
-    let empty = context_data
-        .as_object()
-        .is_none_or(serde_json::Map::is_empty);
-    (!empty).then(|| context_data.to_string())
+/// What stands before the history. Most conversations are shown as a whole, and are not asked about.
+async fn earlier(context: &Context, claim: &Claim, history: &History) -> Earlier {
+    let is_whole = usize::try_from(history.message_count).unwrap_or(0) <= history.messages.len();
+    let (Some(oldest), Some(answering)) = (history.messages.first(), claim.user_message_id) else {
+        return Earlier::default();
+    };
+    if is_whole {
+        return Earlier::default();
+    }
+    let found = async {
+        let mut tx = context.db.user(claim.user_id).await?;
+        summaries::earlier(&mut tx, claim.conversation_id, oldest.id, answering).await
+    };
+    found.await.unwrap_or_else(|error: StoreError| {
+        tracing::warn!(
+            generation.id = %claim.id,
+            error = &error as &dyn std::error::Error,
+            "answered without what was said earlier"
+        );
+        Earlier::default()
+    })
+}
+
+/// The turns that no summary tells of. A reply belongs to the message before it.
+fn turns(messages: Vec<HistoryMessage>, summary: Option<&Summary>) -> Vec<Turn> {
+    let messages = messages.into_iter();
+    let Some(summary) = summary else {
+        return messages.map(turn).collect();
+    };
+    let mut is_told = true;
+    let newer = messages.skip_while(|message| {
+        if message.sender_type == SenderType::User {
+            is_told = message.id <= summary.up_to;
+        }
+        is_told
+    });
+    newer.map(turn).collect()
 }
 
 fn turn(message: HistoryMessage) -> Turn {
@@ -175,7 +233,12 @@ fn turn(message: HistoryMessage) -> Turn {
 }
 
 /// The claim was lost or given back: the call is closed already, only the books remain.
-async fn stopped(context: &Context, claim: &Claim, book: &mut Book<'_>, reason: AbortReason) {
+pub(super) async fn stopped(
+    context: &Context,
+    claim: &Claim,
+    book: &mut Book<'_>,
+    reason: AbortReason,
+) {
     match reason {
         AbortReason::Drained => {
             count("drained");

@@ -11,12 +11,15 @@ mod generate;
 mod meter;
 mod persist;
 mod replies;
+mod summary;
 mod title;
+mod welcome;
 
 pub(crate) use book::micro_credits;
 pub use calls::{Calls, note_calls};
 pub(crate) use meter::attempt as measured;
 pub use replies::{Replies, WaitingReplies, store_replies};
+pub use summary::{Summaries, WishedSummaries, summarise};
 
 use std::time::Duration;
 
@@ -52,7 +55,8 @@ pub async fn run(context: &Context, claim: &Claim, history: History) {
             generate::run(context, claim, history, &job).await
         }
         GenerationKind::Title => title::run(context, claim, &job).await,
-        GenerationKind::Welcome | GenerationKind::Support => {
+        GenerationKind::Welcome => welcome::run(context, claim, &job).await,
+        GenerationKind::Support => {
             tracing::warn!(generation.id = %claim.id, kind = %claim.kind, "this version cannot make it");
             put_back(
                 context,

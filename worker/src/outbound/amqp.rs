@@ -129,9 +129,9 @@ impl Amqp {
             ConnectionProperties::default().with_connection_name("balas-worker".into());
         let authorities = OwnedTLSConfig {
             identity: None,
-            cert_chain: self.config.authorities.clone(),
+            cert_chain: self.config.broker.authorities.clone(),
         };
-        let (url, runtime) = (self.config.url.expose_secret(), default_runtime()?);
+        let (url, runtime) = (self.config.broker.url.expose_secret(), default_runtime()?);
         let connecting = Connection::connect_with_config(url, properties, authorities, runtime);
         let connection = connecting.await?;
         self.declare(&connection).await?;

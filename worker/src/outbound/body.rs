@@ -2,23 +2,24 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use shared::domain::assessment::StageNotice;
 use shared::domain::{
     ContentType, GenerationError, GenerationKind, GenerationStatus, NotificationType, Usage,
     timestamp,
 };
-use shared::store::notifications::{Content, Taken};
+use shared::store::notifications::{Content, Taken, TakenStage};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 #[derive(Serialize)]
-struct Notification<'a> {
+struct Notification<T> {
     id: Uuid,
     #[serde(rename = "type")]
     kind: NotificationType,
     user_id: Uuid,
     #[serde(with = "timestamp")]
     occurred_at: OffsetDateTime,
-    data: Data<'a>,
+    data: T,
 }
 
 /// Nothing here changes after the end of the generation; the text so far of a cancelled one does, so
@@ -26,7 +27,7 @@ struct Notification<'a> {
 #[derive(Serialize)]
 struct Data<'a> {
     conversation_id: Uuid,
-    generation_id: Uuid,
+    generation_id: Option<Uuid>,
     kind: GenerationKind,
     status: GenerationStatus,
     user_message_id: Option<Uuid>,
@@ -70,6 +71,19 @@ pub(super) fn body(taken: &Taken, content: &Content) -> Bytes {
             usage: content.usage.as_ref(),
             error: content.error_code.map(GenerationError::from),
         },
+    };
+    serde_json::to_vec(&notification).unwrap_or_default().into()
+}
+
+/// The body of a notification that tells of a stage.
+pub(super) fn stage(taken: &Taken, stage: &TakenStage) -> Bytes {
+    let at = taken.occurred_at;
+    let notification = Notification {
+        id: taken.held.id,
+        kind: taken.kind,
+        user_id: taken.user_id,
+        occurred_at: at,
+        data: StageNotice::new(stage.stage, stage.assessment_id, stage.language, at),
     };
     serde_json::to_vec(&notification).unwrap_or_default().into()
 }

@@ -45,6 +45,8 @@ pub struct NotificationsConfig {
     pub http: Option<HttpConfig>,
     /// By RabbitMQ.
     pub amqp: Option<AmqpConfig>,
+    /// The broker, whatever it is used for.
+    pub broker: Option<BrokerConfig>,
     /// Notifications on their way to one destination at a time, over the whole fleet.
     pub concurrency: u16,
     /// How long one try may take.
@@ -66,15 +68,22 @@ pub struct HttpConfig {
     pub allow_private: bool,
 }
 
+/// A broker.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// Where it is; secret.
+    pub url: SecretString,
+    /// Authorities that may have signed its certificate, beside the system's, in PEM.
+    pub authorities: Option<String>,
+}
+
 /// An exchange of RabbitMQ.
 #[derive(Clone, Debug)]
 pub struct AmqpConfig {
     /// The broker.
-    pub url: SecretString,
+    pub broker: BrokerConfig,
     /// The exchange.
     pub exchange: String,
-    /// Authorities that may have signed the broker's certificate, beside the system's, in PEM.
-    pub authorities: Option<String>,
 }
 
 impl NotificationsConfig {
@@ -101,11 +110,7 @@ impl NotificationsConfig {
             false,
             "whether the notification service may have a private or loopback address",
         );
-        let broker: Option<String> = vars.optional("RABBITMQ_URL", "the broker; secret");
-        let ca_file: Option<PathBuf> = vars.optional(
-            "RABBITMQ_CA_FILE",
-            "PEM file of authorities that may have signed the certificate of an amqps broker, beside the system's",
-        );
+        let broker = BrokerConfig::from_vars(vars);
         let exchange: String = vars.get(
             "NOTIFICATION_EXCHANGE",
             "atma_exchange",
@@ -137,11 +142,12 @@ impl NotificationsConfig {
             .then(|| http(vars, url, &secrets, service_key, allow_private))
             .flatten();
         let amqp = matches!(chosen, Chosen::Amqp | Chosen::Both)
-            .then(|| amqp(vars, broker, exchange, ca_file))
+            .then(|| amqp(vars, broker.clone(), exchange))
             .flatten();
         Self {
             http,
             amqp,
+            broker,
             concurrency,
             timeout: Duration::from_secs(timeout),
             look_every: Duration::from_secs_f64(look_every),
@@ -201,37 +207,41 @@ fn http(
     }
 }
 
-fn amqp(
-    vars: &mut Vars,
-    broker: Option<String>,
-    exchange: String,
-    ca_file: Option<PathBuf>,
-) -> Option<AmqpConfig> {
-    let Some(url) = broker.map(SecretString::from) else {
+fn amqp(vars: &mut Vars, broker: Option<BrokerConfig>, exchange: String) -> Option<AmqpConfig> {
+    let Some(broker) = broker else {
         vars.problem("RABBITMQ_URL", "is required for amqp");
         return None;
     };
-    if url.expose_secret().parse::<AMQPUri>().is_err() {
-        vars.problem(
-            "RABBITMQ_URL",
-            "must look like amqp://user:password@host:port/vhost",
-        );
-    }
     if exchange.len() > 127 {
         vars.problem("NOTIFICATION_EXCHANGE", "must have at most 127 bytes");
     }
-    let authorities = ca_file.and_then(|file| match authorities(&file) {
-        Ok(authorities) => Some(authorities),
-        Err(problem) => {
-            vars.problem("RABBITMQ_CA_FILE", problem);
-            None
+    Some(AmqpConfig { broker, exchange })
+}
+
+impl BrokerConfig {
+    /// Reads the variables; mistakes are collected in `vars`. None where there is no broker.
+    pub fn from_vars(vars: &mut Vars) -> Option<Self> {
+        let url: Option<String> = vars.optional("RABBITMQ_URL", "the broker; secret");
+        let ca_file: Option<PathBuf> = vars.optional(
+            "RABBITMQ_CA_FILE",
+            "PEM file of authorities that may have signed the certificate of an amqps broker, beside the system's",
+        );
+        let url = SecretString::from(url?);
+        if url.expose_secret().parse::<AMQPUri>().is_err() {
+            vars.problem(
+                "RABBITMQ_URL",
+                "must look like amqp://user:password@host:port/vhost",
+            );
         }
-    });
-    Some(AmqpConfig {
-        url,
-        exchange,
-        authorities,
-    })
+        let authorities = ca_file.and_then(|file| match authorities(&file) {
+            Ok(authorities) => Some(authorities),
+            Err(problem) => {
+                vars.problem("RABBITMQ_CA_FILE", problem);
+                None
+            }
+        });
+        Some(Self { url, authorities })
+    }
 }
 
 /// The certificates in a file, as text; at least one that can be read, and none that cannot.

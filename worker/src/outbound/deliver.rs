@@ -227,7 +227,9 @@ impl Line {
         span.set("balas.destination", self.destination.as_str());
         span.set("balas.notification.id", outgoing.id.to_string());
         span.set("balas.notification.attempt", i64::from(taken.attempts));
-        span.set("balas.generation.id", taken.generation_id.to_string());
+        if let Some(id) = taken.generation_id {
+            span.set("balas.generation.id", id.to_string());
+        }
         outgoing.traceparent = span.traceparent();
         Some(span)
     }
@@ -261,15 +263,21 @@ impl Line {
 
     /// What the notifications say; none where there is nothing left to tell.
     async fn read(&self, taken: &[Taken]) -> StoreResult<Vec<Option<Outgoing>>> {
-        let generations: Vec<Uuid> = taken.iter().map(|taken| taken.generation_id).collect();
+        // What tells of no generation has none of this id either.
+        let generation = |taken: &Taken| taken.generation_id.unwrap_or_default();
+        let generations: Vec<Uuid> = taken.iter().map(generation).collect();
         let mut tx = self.context.db.sweep_async().await?;
         let contents = notifications::contents(&mut tx, &generations).await?;
         let outgoing = taken.iter().zip(contents).map(|(taken, content)| {
-            content.map(|content| Outgoing {
+            let body = match (&taken.stage, content) {
+                (Some(stage), _) => body::stage(taken, stage),
+                (None, content) => body::body(taken, &content?),
+            };
+            Some(Outgoing {
                 id: taken.held.id,
                 user_id: taken.user_id,
                 kind: taken.kind,
-                body: body::body(taken, &content),
+                body,
                 request_id: taken.request_id.clone(),
                 traceparent: taken.traceparent.clone(),
             })

@@ -13,7 +13,7 @@ mod deliver;
 mod http;
 mod sign;
 
-pub use config::{AmqpConfig, HttpConfig, NotificationsConfig};
+pub use config::{AmqpConfig, BrokerConfig, HttpConfig, NotificationsConfig};
 pub use sign::{SigningError, SigningKeys};
 
 use std::sync::Arc;

@@ -4,15 +4,23 @@
 //! the turns keep their order; superseded replies are never among them; their tokens stay within
 //! the budget, which only the newest turn alone may exceed.
 
+mod assessment;
 mod history;
+mod indonesian;
+mod summary;
 mod system;
 mod title;
+mod welcome;
 
+use shared::domain::assessment::Language;
 use shared::domain::{Attachment, ContextType, SenderType, estimate_tokens};
 
 use crate::upstream::{ChatMessage, ChatRole};
 
+pub use assessment::{background, language};
+pub use summary::{SUMMARY_MAX_TOKENS, build_summary, clean_summary};
 pub use title::{MAX_TITLE_CHARS, TITLE_MAX_TOKENS, build_title, clean_title};
+pub use welcome::{WelcomeInput, build_welcome};
 
 /// What an image counts against the budget, in tokens; providers charge between 85 and 1,600.
 pub const IMAGE_TOKENS: u32 = 800;
@@ -59,22 +67,50 @@ pub struct PromptInput<'a> {
     /// Facts about the conversation for the model to use, for example the context the client
     /// stored with it. Cut at [`MAX_BACKGROUND_TOKENS`].
     pub background: Option<&'a str>,
+    /// What was said before the turns, in short. It counts against the budget.
+    pub summary: Option<&'a str>,
     /// The stored messages, oldest first; the last one is what is to be answered.
     pub turns: &'a [Turn],
     /// The most tokens of history, `MAX_CONVERSATION_HISTORY_TOKENS`.
     pub budget: u32,
     /// Asks for a short answer: free models are slow and cut at few tokens.
     pub concise: bool,
+    /// The language of the system prompt, where there is one in it.
+    pub language: Language,
 }
 
 /// The messages to send.
 #[must_use]
 pub fn build(input: &PromptInput<'_>) -> Vec<ChatMessage> {
-    let system = system::prompt(input.context_type, input.background, input.concise);
-    let turns = history::within(input.turns, input.budget);
+    let system = system::prompt(
+        input.context_type,
+        input.background,
+        input.summary,
+        input.concise,
+        input.language,
+    );
+    let turns = shown(input);
     let mut messages = vec![ChatMessage::text(ChatRole::System, system)];
     messages.extend(turns.into_iter().map(history::message));
     messages
+}
+
+/// The turns that the model is shown.
+fn shown<'a>(input: &PromptInput<'a>) -> Vec<&'a Turn> {
+    let summary = input.summary.map_or(0, estimate_tokens);
+    history::within(input.turns, input.budget.saturating_sub(summary))
+}
+
+/// How many tokens of history the model is shown, the summary included, and how many turns.
+#[must_use]
+pub fn used(input: &PromptInput<'_>) -> (u32, usize) {
+    let turns = shown(input);
+    let summary = input.summary.map_or(0, estimate_tokens);
+    let tokens = turns
+        .iter()
+        .map(|turn| turn.cost())
+        .fold(summary, u32::saturating_add);
+    (tokens, turns.len())
 }
 
 fn is_image(attachment: &Attachment) -> bool {

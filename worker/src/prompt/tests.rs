@@ -1,6 +1,7 @@
 //! The properties every prompt has, and examples of what a model sees.
 
 use proptest::prelude::*;
+use shared::domain::assessment::Language;
 use shared::domain::{Attachment, ContextType, SenderType};
 
 use super::*;
@@ -20,9 +21,11 @@ fn input(turns: &[Turn], budget: u32) -> PromptInput<'_> {
     PromptInput {
         context_type: ContextType::General,
         background: None,
+        summary: None,
         turns,
         budget,
         concise: false,
+        language: Language::English,
     }
 }
 
@@ -113,7 +116,7 @@ proptest! {
         concise: bool,
         background in prop::option::of(".{0,60}"),
     ) {
-        let input = PromptInput { context_type, background: background.as_deref(), turns: &turns, budget, concise };
+        let input = PromptInput { context_type, background: background.as_deref(), summary: None, turns: &turns, budget, concise, language: Language::English };
         let messages = build(&input);
         let shown = shown(&messages);
         let newest = turns.len() - 1;
@@ -320,4 +323,98 @@ fn titles_lose_what_models_put_around_them() {
     );
     let unbroken = clean_title(&"あ".repeat(200)).unwrap();
     assert_eq!(unbroken.chars().count(), MAX_TITLE_CHARS);
+}
+
+#[test]
+fn career_conversations_are_prompted_in_the_persons_language() {
+    let prompt = |context_type, language| {
+        let turns = [turn(SenderType::User, "hi", 1)];
+        let messages = build(&PromptInput {
+            context_type,
+            language,
+            concise: true,
+            background: Some("RIASEC (I: 92)"),
+            ..input(&turns, 100)
+        });
+        text(&messages[0]).to_owned()
+    };
+    for context in [ContextType::Assessment, ContextType::CareerGuidance] {
+        let indonesian = prompt(context, Language::Indonesian);
+        assert!(indonesian.starts_with("Anda adalah Balas, konselor karier"));
+        assert!(indonesian.contains("jangan pernah mengarang") && indonesian.contains("150 kata"));
+        assert!(indonesian.contains("RIASEC (I: 92)") && indonesian.ends_with("BACKGROUND>>>"));
+        assert!(
+            prompt(context, Language::English).starts_with("You are Balas, a career counsellor")
+        );
+    }
+    let support = prompt(ContextType::Support, Language::Indonesian);
+    assert!(support.starts_with("You are Balas, the help desk"));
+}
+
+#[test]
+fn the_results_come_first_and_leave_room_for_what_the_client_stored() {
+    let long = "kata ".repeat(3_000);
+    let context = serde_json::json!({
+        "assessment": { "id": "x", "summary": "old", "language": "id", "data": {
+            "riasec": { "I": 92.0, "R": 85.0 }, "personaProfile": { "summary": long },
+        } },
+        "school": "SMA 3",
+    });
+    let background = background(&context).unwrap();
+    assert!(background.starts_with(
+        "Assessment results: RIASEC (I: 92, R: 85), Career profile: available\nAll scores: {"
+    ));
+    assert!(background.ends_with("{\"school\":\"SMA 3\"}"));
+    assert!(estimate_tokens(&background) < MAX_BACKGROUND_TOKENS);
+    // Without results it is what the client stored, as it is.
+    let plain = serde_json::json!({ "assessment": "none", "a": 1 });
+    assert_eq!(super::background(&plain), Some(plain.to_string()));
+    assert_eq!(super::background(&serde_json::json!({})), None);
+}
+
+#[test]
+fn the_language_is_that_of_the_newest_message_or_of_the_assessment() {
+    let known = serde_json::json!({ "assessment": { "language": "en" } });
+    let said = |texts: &[&str]| -> Vec<Turn> {
+        texts
+            .iter()
+            .map(|text| turn(SenderType::User, text, 1))
+            .collect()
+    };
+    let english = said(&["Bagaimana dengan saya?", "What do you think of it?"]);
+    assert_eq!(
+        language(&serde_json::json!({}), &english),
+        Language::English
+    );
+    let indonesian = said(&["What do you think?", "Bagaimana dengan saya?", "ok"]);
+    assert_eq!(language(&known, &indonesian), Language::Indonesian);
+    assert_eq!(language(&known, &said(&["ok"])), Language::English);
+    assert_eq!(language(&serde_json::json!({}), &[]), Language::Indonesian);
+}
+
+#[test]
+fn a_welcome_is_asked_for_with_the_results_and_the_name() {
+    let data = shared::domain::assessment::AssessmentData::read(&serde_json::json!({
+        "riasec": { "I": 92, "R": 85 }, "personaProfile": { "summary": "curious" },
+    }))
+    .unwrap();
+    for (language, task) in [
+        (Language::English, "Write the first message"),
+        (Language::Indonesian, "Tulis pesan pertama"),
+    ] {
+        let messages = build_welcome(&WelcomeInput {
+            data: &data,
+            language,
+            name: Some("Ayu"),
+        });
+        assert_eq!(messages.len(), 2);
+        let system = text(&messages[0]);
+        assert!(system.contains("Name: Ayu") && system.contains("RIASEC (I: 92, R: 85)"));
+        assert!(text(&messages[1]).starts_with(task));
+        assert!(
+            estimate_tokens(system) < 2_000,
+            "{}",
+            estimate_tokens(system)
+        );
+    }
 }

@@ -120,6 +120,8 @@ impl Fleet {
             ("ACCOUNT_REFRESH", "0".to_owned()),
             ("COST_REFRESH", "0".to_owned()),
             ("FREE_MODEL_RATE_LIMIT_PER_MINUTE", "0".to_owned()),
+            // One connection to a broker less, where it only takes notifications.
+            ("INBOUND_ENABLED", "false".to_owned()),
         ];
         let given = settings
             .iter()

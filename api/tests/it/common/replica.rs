@@ -80,19 +80,35 @@ impl Drop for Replica {
     }
 }
 
+/// Settings that both processes read.
+const SHARED: [&str; 6] = [
+    "ARCHIVE_SERVICE_URL",
+    "AUTH_SERVICE_URL",
+    "RABBITMQ_URL",
+    "EXCHANGE_NAME",
+    "CHAT_QUEUE_NAME",
+    "PLATFORM_TIMEOUT",
+];
+
 /// One worker process.
 pub(crate) struct TestWorker {
     runtime: Option<Runtime>,
 }
 
 impl TestWorker {
+    /// Of the API's settings it has those about other services.
     pub(super) fn start(
         env: &TestEnv,
         simulator: &Simulator,
         clock: &Clock,
+        shared: &[(&'static str, String)],
         settings: &[(&'static str, &str)],
     ) -> Self {
         let redis = env.redis_config();
+        let shared = shared
+            .iter()
+            .filter(|(name, _)| SHARED.contains(name))
+            .map(|(name, value)| (*name, value.clone()));
         let defaults = [
             ("DATABASE_URL", env.database_url().to_owned()),
             ("REDIS_URL", redis.url.expose_secret().to_owned()),
@@ -109,13 +125,15 @@ impl TestWorker {
             ("LEASE_RENEW_SECONDS", "0.5".to_owned()),
             ("RECONCILE_SECONDS", "0.3".to_owned()),
             ("QUEUE_BLOCK_SECONDS", "0.3".to_owned()),
+            ("INTERNAL_SERVICE_KEY", SERVICE_KEY.to_owned()),
             // Rules of the simulator that count calls would count these as well.
             ("COST_REFRESH", "0".to_owned()),
         ];
         let given = settings
             .iter()
             .map(|(name, value)| (*name, (*value).to_owned()));
-        let mut vars = Vars::from_map(defaults.into_iter().chain(given));
+        let all = defaults.into_iter().chain(shared).chain(given);
+        let mut vars = Vars::from_map(all);
         let config = WorkerConfig::from_vars(&mut vars);
         vars.finish().unwrap();
         let runtime = runtime();

@@ -456,5 +456,6 @@ pub(super) fn queued_generation(
         assistant_message_id: None,
         assistant_message: None,
         usage: None,
+        context: None,
     }
 }

@@ -85,6 +85,7 @@ struct ClaimRow {
     request_id: Option<String>,
     traceparent: Option<String>,
     context_data: Option<Value>,
+    message_count: Option<i32>,
     ids: Option<Vec<Uuid>>,
     senders: Option<Vec<String>>,
     contents: Option<Vec<String>>,
@@ -96,6 +97,7 @@ impl From<ClaimRow> for Claim {
     fn from(row: ClaimRow) -> Self {
         let history = Columns {
             context_data: row.context_data,
+            message_count: row.message_count,
             ids: row.ids,
             senders: row.senders,
             contents: row.contents,

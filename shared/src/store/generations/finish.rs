@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::places::wake;
 use crate::domain::{
-    ContentType, FailureCode, GenerationKind, Message, Priority, SenderType, Usage, estimate_tokens,
+    ContentType, ContextUse, FailureCode, GenerationKind, Message, Priority, SenderType, Usage,
+    estimate_tokens,
 };
 use crate::store::ledger::CallEnded;
 use crate::store::{StoreResult, SweepTx, UserTx};
@@ -33,12 +34,46 @@ pub struct Finish {
     pub incomplete: bool,
     /// What it took.
     pub usage: Usage,
+    /// How much of the conversation the model was shown; stored with the usage.
+    pub context: Option<ContextUse>,
     /// When the first token came, in milliseconds before now.
     pub first_token_ms_ago: Option<i32>,
     /// What to tell with the reply.
     pub metadata: Value,
     /// The upstream call that gave it, for the ledger.
     pub call: Option<CallEnded>,
+}
+
+/// The usage as it is stored, with what belongs to the generation beside it.
+#[derive(serde::Serialize)]
+struct StoredUsage<'a> {
+    #[serde(flatten)]
+    usage: &'a Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<ContextUse>,
+}
+
+impl Finish {
+    fn stored_usage(&self) -> StoredUsage<'_> {
+        StoredUsage {
+            usage: &self.usage,
+            context: self.context,
+        }
+    }
+
+    /// The size of the reply: what the model that wrote it counted, where that can be, and an estimate
+    /// otherwise.
+    fn token_count(&self) -> i32 {
+        let bytes = i32::try_from(self.content.len()).unwrap_or(i32::MAX);
+        let told = self
+            .usage
+            .completion_tokens
+            .saturating_sub(self.usage.reasoning_tokens);
+        if (bytes / 16..=bytes).contains(&told) && told > 0 {
+            return told;
+        }
+        i32::try_from(estimate_tokens(&self.content)).unwrap_or(i32::MAX)
+    }
 }
 
 /// The generation to wake next.
@@ -213,15 +248,12 @@ macro_rules! finish_query {
             &finishes.iter().map(|finish| finish.title_generation_id).collect::<Vec<_>>(),
             &finishes.iter().map(|finish| finish.incomplete).collect::<Vec<_>>(),
             finishes.iter().map(|finish| finish.first_token_ms_ago.map(f64::from)).collect::<Vec<_>>() as _,
-            finishes.iter().map(|finish| Json(&finish.usage)).collect::<Vec<_>>() as _,
+            finishes.iter().map(|finish| Json(finish.stored_usage())).collect::<Vec<_>>() as _,
             finishes.iter().map(|finish| finish.usage.model.as_str()).collect::<Vec<_>>() as _,
             &finishes.iter().map(|finish| finish.usage.is_free_model).collect::<Vec<_>>(),
             finishes.iter().map(|finish| finish.content.as_str()).collect::<Vec<_>>() as _,
             finishes.iter().map(|finish| Json(&finish.metadata)).collect::<Vec<_>>() as _,
-            &finishes
-                .iter()
-                .map(|finish| i32::try_from(estimate_tokens(&finish.content)).unwrap_or(i32::MAX))
-                .collect::<Vec<_>>(),
+            &finishes.iter().map(|finish| finish.token_count()).collect::<Vec<_>>(),
             &usage(|usage| usage.prompt_tokens),
             &usage(|usage| usage.completion_tokens),
             &usage(|usage| usage.cached_tokens),

@@ -13,6 +13,8 @@ pub struct History {
     pub context_data: Value,
     /// Oldest turn first, the message to answer last.
     pub messages: Vec<HistoryMessage>,
+    /// How many messages the conversation has in all, later and superseded ones included.
+    pub message_count: i32,
 }
 
 /// A message of the history with what the prompt builder needs to know of it.
@@ -35,6 +37,7 @@ pub struct HistoryMessage {
 /// cannot read spoils no claim but its own.
 pub(super) struct Columns {
     pub(super) context_data: Option<Value>,
+    pub(super) message_count: Option<i32>,
     pub(super) ids: Option<Vec<Uuid>>,
     pub(super) senders: Option<Vec<String>>,
     pub(super) contents: Option<Vec<String>>,
@@ -65,6 +68,7 @@ impl Columns {
         Some(History {
             context_data: self.context_data.unwrap_or_default(),
             messages,
+            message_count: self.message_count.unwrap_or(0),
         })
     }
 }
@@ -83,7 +87,8 @@ macro_rules! with_histories {
             $row,
             $($wanted +)+ " SELECT " + $columns + r#" h.ids, h.senders, h.contents,
                       h.attachments AS "attachments: Vec<Json<Value>>", h.tokens,
-                      CASE WHEN h.ids IS NOT NULL THEN c.context_data END AS context_data
+                      CASE WHEN h.ids IS NOT NULL THEN c.context_data END AS context_data,
+                      c.message_count AS "message_count?"
                FROM wanted w LEFT JOIN chat.conversations c ON c.id = w.conversation_id AND c.user_id = w.user_id
                LEFT JOIN LATERAL (
                    SELECT array_agg(s.id ORDER BY s.turn, s.id) AS ids,
@@ -140,6 +145,7 @@ pub async fn histories(
     struct Row {
         place: i64,
         context_data: Option<Value>,
+        message_count: Option<i32>,
         ids: Option<Vec<Uuid>>,
         senders: Option<Vec<String>>,
         contents: Option<Vec<String>>,
@@ -169,6 +175,7 @@ pub async fn histories(
         .map(|row| {
             let columns = Columns {
                 context_data: row.context_data,
+                message_count: row.message_count,
                 ids: row.ids,
                 senders: row.senders,
                 contents: row.contents,

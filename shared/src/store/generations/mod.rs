@@ -13,6 +13,7 @@ mod places;
 mod reconcile;
 mod regenerate;
 mod room;
+mod welcome;
 
 pub use accept::{
     Accepted, Concurrency, NewGeneration, NewMessage, accept, accept_alone, lock_conversation,
@@ -32,6 +33,7 @@ pub use places::{Look, parked, wake_after, wake_lost};
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
 pub use room::Room;
+pub use welcome::{WELCOME_DEADLINE, welcome};
 
 use serde_json::Value;
 use sqlx::types::Json;
@@ -40,7 +42,7 @@ use uuid::Uuid;
 
 use super::{StoreResult, UserTx};
 use crate::domain::{
-    FailureCode, Generation, GenerationKind, GenerationStatus, Timings, Usage, WaitsFor,
+    ContextUse, FailureCode, Generation, GenerationKind, GenerationStatus, Timings, Usage, WaitsFor,
 };
 
 /// A row with what the public shape leaves out.
@@ -79,6 +81,7 @@ struct Row {
     user_message_id: Option<Uuid>,
     assistant_message_id: Option<Uuid>,
     usage: Option<Json<Usage>>,
+    context: Option<Json<ContextUse>>,
 }
 
 impl From<Row> for GenerationRow {
@@ -110,6 +113,7 @@ impl From<Row> for GenerationRow {
                 assistant_message_id: row.assistant_message_id,
                 assistant_message: None,
                 usage: row.usage.map(|usage| usage.0),
+                context: row.context.map(|context| context.0),
             },
         }
     }
@@ -123,7 +127,8 @@ macro_rules! generation_query {
                       g.status AS "status: GenerationStatus", g.priority AS "priority: crate::domain::Priority",
                       g.parked AS "parked: WaitsFor", g.model, g.is_free_model, g.stream, g.attempt, g.error_code AS "error_code: FailureCode",
                       g.partial_content, g.queued_at, g.started_at, g.first_token_at, g.finished_at,
-                      g.user_message_id, g.assistant_message_id, g.usage AS "usage: Json<Usage>" "# + $tail
+                      g.user_message_id, g.assistant_message_id, g.usage AS "usage: Json<Usage>",
+                      g.usage -> 'context' AS "context: Json<crate::domain::ContextUse>" "# + $tail
             $(, $arg)*
         )
     };

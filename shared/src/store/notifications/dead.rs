@@ -32,7 +32,7 @@ struct Row {
     id: Uuid,
     user_id: Uuid,
     conversation_id: Uuid,
-    generation_id: Uuid,
+    generation_id: Option<Uuid>,
     kind: NotificationType,
     occurred_at: OffsetDateTime,
     request_id: Option<String>,

@@ -11,7 +11,7 @@ mod take;
 
 pub use dead::{Filter, Which, counts, discard, like, list, owners, replay};
 pub use settle::{Failure, Settled, Settlement, settle};
-pub use take::{Content, Taken, contents, is_work, take};
+pub use take::{Content, Taken, TakenStage, contents, is_work, take};
 
 use uuid::Uuid;
 

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Held, TRIP};
+use crate::domain::assessment::{Language, Stage};
 use crate::domain::{
     ContentType, Destination, FailureCode, GenerationKind, GenerationStatus, NotificationType,
     Usage,
@@ -22,8 +23,10 @@ pub struct Taken {
     pub user_id: Uuid,
     /// The conversation it tells of.
     pub conversation_id: Uuid,
-    /// The generation it tells of.
-    pub generation_id: Uuid,
+    /// The generation it tells of; none for a stage.
+    pub generation_id: Option<Uuid>,
+    /// The stage it tells of.
+    pub stage: Option<TakenStage>,
     /// What it tells.
     pub kind: NotificationType,
     /// When that happened.
@@ -34,6 +37,17 @@ pub struct Taken {
     pub request_id: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+}
+
+/// A stage of an assessment as it waits to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct TakenStage {
+    /// The assessment.
+    pub assessment_id: Uuid,
+    /// The stage.
+    pub stage: Stage,
+    /// The person's language.
+    pub language: Language,
 }
 
 /// Whether there may be anything to take. It locks nothing and reads one index.
@@ -100,7 +114,8 @@ pub async fn take(
                first_try_at = COALESCE(n.first_try_at, now())
            FROM head h WHERE n.id = h.id AND n.destination = $1
            RETURNING n.id, n.user_id, n.conversation_id, n.generation_id, n.type AS "kind: NotificationType",
-                     n.occurred_at, n.attempts, n.request_id, n.traceparent"#,
+                     n.occurred_at, n.attempts, n.request_id, n.traceparent, n.assessment_id,
+                     n.stage AS "stage: Stage", n.language AS "language: Language""#,
         destination.as_str(),
         most,
         gate.tripped,
@@ -115,6 +130,14 @@ pub async fn take(
         user_id: row.user_id,
         conversation_id: row.conversation_id,
         generation_id: row.generation_id,
+        stage: row
+            .assessment_id
+            .zip(row.stage)
+            .map(|(assessment_id, stage)| TakenStage {
+                assessment_id,
+                stage,
+                language: row.language.unwrap_or_default(),
+            }),
         kind: row.kind,
         occurred_at: row.occurred_at,
         attempts: row.attempts,
