@@ -52,7 +52,7 @@ metrics! {
     counter OPENROUTER_REQUESTS = "openrouter_requests_total";
     /// Tokens by model and type (prompt, completion).
     counter TOKEN_USAGE = "token_usage_total";
-    /// Credits that the upstream says were spent, in millionths, by model, operation (completion, title) and wasted
+    /// Credits that the upstream says were spent, in millionths, by model, operation (completion, title, …) and wasted
     /// (true: nobody got anything for them).
     counter UPSTREAM_COST = "upstream_cost_micro_credits_total";
     /// Questions to the upstream about costs that were unknown, by outcome (settled, not_yet, failed, given_up).

@@ -21,6 +21,9 @@ use crate::upstream::{EmbeddingConfig, UpstreamConfig};
 /// What hangs on a dead connection is let go after 10 s, and that is no reason to bark.
 const SHORTEST_WATCHDOG: Duration = Duration::from_secs(15);
 
+/// Fewer days are taken for a mistake: what was removed does not come back.
+const SHORTEST_RETENTION: u16 = 30;
+
 /// Everything an operator can set about a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
@@ -56,6 +59,8 @@ pub struct WorkerConfig {
     pub platform: PlatformConfig,
     /// Where notifications go.
     pub notifications: NotificationsConfig,
+    /// Days after which what people wrote is removed; 0 is never.
+    pub retention_days: u16,
     /// Whether `/metrics` answers there.
     pub enable_metrics: bool,
     /// Where spans go.
@@ -118,6 +123,12 @@ impl WorkerConfig {
                 "tokens of history that a prompt may hold",
             ),
             notifications: NotificationsConfig::from_vars(vars),
+            retention_days: vars.within(
+                "RETENTION_DAYS",
+                365,
+                (0, 36_500),
+                "days after which messages, conversations and what was booked for them are removed; 0 is never",
+            ),
             inbound: InboundConfig::from_vars(vars),
             platform: PlatformConfig::from_vars(vars, &keys),
             enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
@@ -129,6 +140,9 @@ impl WorkerConfig {
                 "seconds without progress after which a stuck worker exits with 70; 0 is never",
             ),
         };
+        if (1..SHORTEST_RETENTION).contains(&config.retention_days) {
+            vars.problem("RETENTION_DAYS", "must be 0 or at least 30");
+        }
         if !config.watchdog.is_zero() && config.watchdog < SHORTEST_WATCHDOG {
             vars.problem(
                 "WATCHDOG_TIMEOUT",

@@ -21,6 +21,7 @@ pub mod pacing;
 pub mod progress;
 pub mod prompt;
 pub mod queue;
+pub mod retention;
 pub mod roll_call;
 pub mod run;
 pub mod support_config;

@@ -7,6 +7,7 @@ use shared::store::knowledge::ingestions;
 use shared::store::{StoreResult, budgets, costs, fleet, inbox, maintenance, notifications};
 
 use crate::context::Context;
+use crate::retention::{self, Expired};
 
 /// Keys removed in one pass.
 const BATCH: i64 = 5_000;
@@ -20,6 +21,16 @@ pub async fn maintain(context: Arc<Context>) {
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "maintenance failed"
+            ),
+        }
+        match retention::pass(&context).await {
+            Ok(Some(expired)) if expired != Expired::default() => {
+                tracing::info!(?expired, "what is older than the retention period is gone");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "not everything that is older than the retention period is gone"
             ),
         }
         tokio::time::sleep(Duration::from_mins(10)).await;

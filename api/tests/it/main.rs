@@ -24,6 +24,7 @@ mod generations;
 mod idempotency;
 mod knowledge;
 mod limits;
+mod logs;
 mod messages;
 mod metrics;
 mod operations;

@@ -33,6 +33,7 @@ mod names;
 pub mod notifications;
 mod operator;
 pub mod queues;
+pub mod retention;
 mod schema;
 pub mod summaries;
 pub mod support;

@@ -4,12 +4,13 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::disallowed_methods,
     reason = "a test that meets something unexpected must fail where it does"
 )]
 
 mod alerts;
+mod containers;
 mod dashboard;
+mod kubernetes;
 mod promql;
 
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@
 mod common;
 mod deaf;
 mod identity;
+mod logs;
 mod process;
 mod stopping;
 

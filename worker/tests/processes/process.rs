@@ -62,6 +62,11 @@ impl Process {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
     /// Waits until it has said something.
     pub(crate) async fn says(&self, fleet: &Fleet, what: &str) {
         fleet

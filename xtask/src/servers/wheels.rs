@@ -247,7 +247,7 @@ fn pip(python: &Path) -> Command {
 
 /// A Python that has pip: the system's, or that of a virtual environment made for this one purpose
 /// (some systems ship Python with `venv` but without pip).
-fn python_with_pip(project: &Project) -> anyhow::Result<PathBuf> {
+pub(crate) fn python_with_pip(project: &Project) -> anyhow::Result<PathBuf> {
     let has_pip = |python: &Path| {
         process::output(
             Command::new(python).args(["-m", "pip", "--version"]),

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: private servers, the processes that tests start, then the test runner, whose
 //! summary is the last thing printed.
 
+mod packages;
 mod parts;
 mod selection;
 
@@ -129,6 +130,15 @@ fn environment(servers: &Servers, parts: &Parts) -> anyhow::Result<Vec<(String, 
     }
     if let Some(promtool) = &parts.promtool {
         env.push(("TEST_PROMTOOL".to_owned(), promtool.display().to_string()));
+    }
+    for (name, path) in [
+        ("TEST_KUBERNETES_VALIDATE", &parts.kubernetes_validate),
+        ("TEST_KUBECTL", &parts.kubectl),
+    ] {
+        env.extend(
+            path.as_ref()
+                .map(|path| (name.to_owned(), path.display().to_string())),
+        );
     }
     Ok(env)
 }

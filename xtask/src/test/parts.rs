@@ -7,11 +7,15 @@ use std::{
 
 use anyhow::bail;
 
+use super::packages;
 use crate::{
     project::{Project, ServersHome},
     servers::{apt, rabbit, wheels},
     ui,
 };
+
+/// What the tests of manifests need of PyPI.
+const MANIFESTS: &str = "shared/tests/deploy/requirements.txt";
 
 const BROWSERS: [&str; 5] = [
     "chromium",
@@ -30,6 +34,7 @@ pub(crate) struct Uses {
     pgbouncer: bool,
     pub(crate) pika: bool,
     promtool: bool,
+    manifests: bool,
 }
 
 impl Uses {
@@ -50,6 +55,7 @@ impl Uses {
                     uses.pgbouncer |= text.contains("TEST_PGBOUNCER");
                     uses.pika |= text.contains("TEST_PIKA");
                     uses.promtool |= text.contains("TEST_PROMTOOL");
+                    uses.manifests |= text.contains("TEST_KUBERNETES_VALIDATE");
                 }
             }
         }
@@ -63,6 +69,9 @@ pub(crate) struct Parts {
     pub(crate) chromium: Option<PathBuf>,
     pub(crate) pgbouncer: Option<PathBuf>,
     pub(crate) promtool: Option<PathBuf>,
+    /// The packages of `kubernetes-validate`.
+    pub(crate) kubernetes_validate: Option<PathBuf>,
+    pub(crate) kubectl: Option<PathBuf>,
     /// `RABBITMQ_URL`: somebody else's server.
     pub(crate) given_rabbitmq: Option<String>,
     /// One of our own is started.
@@ -104,6 +113,21 @@ impl Parts {
                 Err(why) => parts.missing.push(format!(
                     "tests of metrics and alerts with promtool: {why:#}"
                 )),
+            }
+            project.interrupt.check()?;
+        }
+        if uses.manifests {
+            match packages::fetched(project, MANIFESTS) {
+                Ok(path) => parts.kubernetes_validate = Some(path),
+                Err(why) => parts
+                    .missing
+                    .push(format!("tests of manifests and compose.yaml: {why:#}")),
+            }
+            match on_path(project, "kubectl") {
+                Some(path) => parts.kubectl = Some(path),
+                None => parts
+                    .missing
+                    .push("tests of rendered manifests: there is no kubectl on PATH".to_owned()),
             }
             project.interrupt.check()?;
         }
@@ -174,22 +198,23 @@ fn pgbouncer(project: &Project) -> anyhow::Result<PathBuf> {
 }
 
 fn promtool(project: &Project) -> anyhow::Result<PathBuf> {
-    let find = || {
-        let path = project.env.get("PATH").unwrap_or_default();
-        std::env::split_paths(path)
-            .map(|dir| dir.join("promtool"))
-            .find(|file| file.is_file())
-    };
-    if let Some(found) = find() {
+    if let Some(found) = on_path(project, "promtool") {
         return Ok(found);
     }
     if apt::is_possible() {
         apt::install(project, &["prometheus"])?;
-        if let Some(found) = find() {
+        if let Some(found) = on_path(project, "promtool") {
             return Ok(found);
         }
     }
     bail!("there is no promtool: install Prometheus")
+}
+
+fn on_path(project: &Project, program: &str) -> Option<PathBuf> {
+    let path = project.env.get("PATH").unwrap_or_default();
+    std::env::split_paths(path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }
 
 fn chromium(project: &Project) -> anyhow::Result<PathBuf> {

@@ -17,7 +17,7 @@ use shared::clock::Clock;
 use shared::testing::TestEnv;
 use uuid::Uuid;
 
-pub(crate) use client::{Answer, Client, SERVICE_KEY, forged_token, now, token_with};
+pub(crate) use client::{Answer, Client, JWT_SECRET, SERVICE_KEY, forged_token, now, token_with};
 pub(crate) use collector::{Collector, Span};
 pub(crate) use process::Process;
 pub(crate) use replica::{Replica, TestWorker};

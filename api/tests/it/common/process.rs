@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// It is killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
+    log: JoinHandle<String>,
     /// `http://127.0.0.1:<port>`.
     pub(crate) url: String,
 }
@@ -34,18 +36,25 @@ impl TestApp {
             .spawn()
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
         let serving = log
             .by_ref()
             .map_while(Result::ok)
+            .inspect(|line| said.extend([line.as_str(), "\n"]))
             .find_map(|line| {
                 let line: serde_json::Value = serde_json::from_str(&line).ok()?;
                 Some(line["server.address"].as_str()?.to_owned())
             })
             .expect("it serves");
         // What nobody reads would stop it in the end.
-        std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
+        let log = std::thread::spawn(move || {
+            log.map_while(Result::ok)
+                .for_each(|line| said.extend([line.as_str(), "\n"]));
+            said
+        });
         Process {
             child,
+            log,
             url: format!("http://{serving}"),
         }
     }
@@ -57,11 +66,17 @@ impl Process {
     }
 
     /// Waits for the end and returns its exit code.
-    pub(crate) async fn ended(mut self) -> Option<i32> {
+    pub(crate) async fn ended(self) -> Option<i32> {
+        self.said_until_the_end().await.0
+    }
+
+    /// Waits for the end and returns its exit code and its log.
+    pub(crate) async fn said_until_the_end(mut self) -> (Option<i32>, String) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
+                let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
+                return (status.code(), log.join().unwrap());
             }
             assert!(tokio::time::Instant::now() < deadline, "it does not end");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,0 +1,122 @@
+//! The image and the stack of containers, as far as they can be checked without building them.
+
+use crate::kubernetes::check;
+use crate::{read, root};
+
+#[test]
+fn the_stack_of_containers_is_whole() {
+    let stack = read("compose.yaml");
+    let Some(found) = check("compose", &stack) else {
+        return;
+    };
+    assert_eq!(found, "");
+    for (right, wrong, finding) in [
+        ("mem_limit: 384m", "cpus: 1", "api has no limit of memory"),
+        (
+            "valkey/valkey:8.1-alpine",
+            "valkey/valkey",
+            "has no version",
+        ),
+        (
+            "REDIS_URL:",
+            "REDIS_URI:",
+            "REDIS_URI is no setting of Balas",
+        ),
+        (
+            "migrate: { condition",
+            "migration: { condition",
+            "migration, which is not there",
+        ),
+    ] {
+        assert!(stack.contains(right), "{right}");
+        let Some(found) = check("compose", &stack.replace(right, wrong)) else {
+            return;
+        };
+        assert!(found.contains(finding), "{wrong} was taken: {found}");
+    }
+}
+
+#[test]
+fn the_image_is_made_of_what_there_is() {
+    let (image, ignored) = (read("Dockerfile"), read(".dockerignore"));
+    let stages: Vec<&str> = image
+        .lines()
+        .filter_map(|line| line.strip_prefix("FROM ")?.split(" AS ").nth(1))
+        .collect();
+    for line in image
+        .lines()
+        .filter(|line| line.starts_with("COPY --from="))
+    {
+        let stage = line["COPY --from=".len()..].split(' ').next().unwrap();
+        assert!(stages.contains(&stage), "{line}");
+    }
+    for package in image
+        .split(" -p ")
+        .skip(1)
+        .map(|rest| rest.split_whitespace().next().unwrap())
+    {
+        let folder = package.trim_start_matches("balas-");
+        assert!(
+            root().join(folder).join("Cargo.toml").is_file(),
+            "{package}"
+        );
+    }
+    for line in ignored.lines() {
+        if let Some(kept) = line.strip_prefix('!') {
+            assert!(
+                root().join(kept).exists(),
+                ".dockerignore keeps {kept}, which is not there"
+            );
+        }
+    }
+    // cargo wants every member, and the statements' cache.
+    let members = read("Cargo.toml");
+    let (_, members) = members.split_once("members = [").unwrap();
+    for member in members
+        .split(']')
+        .next()
+        .unwrap()
+        .split('"')
+        .skip(1)
+        .step_by(2)
+    {
+        assert!(
+            ignored.contains(&format!("!{member}\n")),
+            ".dockerignore leaves out {member}"
+        );
+    }
+    for needed in [".sqlx", "migrations", "Cargo.lock"] {
+        assert!(ignored.contains(&format!("!{needed}\n")), "{needed}");
+    }
+    let version = members_version(&read("Cargo.toml"));
+    assert!(
+        image.contains(&format!("ARG RUST_VERSION={version}\n")),
+        "not Rust {version}"
+    );
+    assert!(image.lines().any(|line| line.starts_with("USER 65532")));
+    assert!(!image.contains(":latest"));
+}
+
+fn members_version(manifest: &str) -> String {
+    let (_, rest) = manifest.split_once("rust-version = \"").unwrap();
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[test]
+fn health_checks_name_commands_that_there_are() {
+    for file in ["Dockerfile", "compose.yaml"] {
+        let text = read(file);
+        for (program, source) in [
+            ("balas-api", "api/src/main.rs"),
+            ("balas-worker", "worker/src/main.rs"),
+        ] {
+            let asked = text.contains(&format!("/usr/local/bin/{program}\", \"healthcheck\""));
+            // The image's own check is the API's.
+            assert!(
+                asked || file == "Dockerfile" && program == "balas-worker",
+                "{file}: {program}"
+            );
+            assert!(read(source).contains("    Healthcheck,\n"), "{source}");
+        }
+    }
+}

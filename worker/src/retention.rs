@@ -1,0 +1,85 @@
+//! Enforcing the retention period: after `RETENTION_DAYS` nothing is left of a message.
+
+use shared::store::{StoreResult, SweepTx, maintenance, retention};
+use uuid::Uuid;
+
+use crate::context::Context;
+
+/// Rows removed or looked at in one transaction.
+const BATCH: i64 = 1_000;
+/// Partitions dropped in one pass: three tables for a year and more.
+const MOST_PARTITIONS: usize = 48;
+/// Batches of one pass; what is left then waits for the next one.
+const MOST_BATCHES: usize = 50;
+
+/// What went in one pass.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Months of messages, ledger or usage.
+    pub partitions: usize,
+    /// Conversations with all that belonged to them.
+    pub conversations: u64,
+    /// Generations of conversations that go on.
+    pub generations: u64,
+    /// Opinions on messages.
+    pub feedback: u64,
+}
+
+/// One pass; one worker at a time does it. None when another one is at it, or nothing ever expires.
+///
+/// # Errors
+/// When the database fails; what was removed until then is gone.
+pub async fn pass(context: &Context) -> StoreResult<Option<Expired>> {
+    let days = context.config.retention_days;
+    if days == 0 {
+        return Ok(None);
+    }
+    let mut expired = Expired::default();
+    // What a drop locks is everybody's, so each is a transaction of its own and does nothing else.
+    for _ in 0..MOST_PARTITIONS {
+        let Some(mut tx) = begin(context).await? else {
+            return Ok(None);
+        };
+        let dropped = retention::drop_partition(&mut tx, days).await?;
+        // Also where there was none: a transaction that is only dropped may hold its lock for a moment more, and the
+        // next one would take that for another worker's.
+        tx.commit().await?;
+        let Some(partition) = dropped else { break };
+        tracing::info!(
+            partition,
+            days,
+            "a month is older than the retention period"
+        );
+        expired.partitions += 1;
+    }
+    let mut after = Some(Uuid::nil());
+    for _ in 0..MOST_BATCHES {
+        let Some(mut tx) = begin(context).await? else {
+            return Ok(None);
+        };
+        let mut left = false;
+        if let Some(from) = after {
+            let looked = retention::expire_conversations(&mut tx, days, from, BATCH).await?;
+            expired.conversations += looked.expired;
+            after = looked.next;
+            left = after.is_some();
+        }
+        let generations = retention::expire_generations(&mut tx, days, BATCH).await?;
+        let feedback = retention::expire_feedback(&mut tx, days, BATCH).await?;
+        tx.commit().await?;
+        expired.generations += generations;
+        expired.feedback += feedback;
+        left |= [generations, feedback].contains(&BATCH.unsigned_abs());
+        if !left {
+            break;
+        }
+    }
+    Ok(Some(expired))
+}
+
+/// A transaction of the one worker that is at it; none when that is another.
+async fn begin(context: &Context) -> StoreResult<Option<SweepTx>> {
+    let mut tx = context.db.sweep().await?;
+    let ours = maintenance::try_lock(&mut tx, "retention").await?;
+    Ok(ours.then_some(tx))
+}
