@@ -1,5 +1,10 @@
 //! The clients against a double that can be down, slow, failing or talking nonsense.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the common test set-up is not inside `#[test]`"
+)]
+
 use loadtest::services::{Mode, SERVICE_KEY, Services};
 use platform::{Missing, Platform, PlatformConfig};
 use secrecy::SecretString;

@@ -87,7 +87,10 @@ pub(super) async fn run(
         Ok(Ok(Outcome::Failed { code, detail, .. })) => match desk {
             // Boxed, so that no other job is as large as this rare one.
             Some(desk) if code.retryable() => {
-                Box::pin(without_model(context, claim, &book, desk, &shown, &log, &detail)).await
+                Box::pin(without_model(
+                    context, claim, &book, desk, &shown, &log, &detail,
+                ))
+                .await
             }
             _ => give_up(context, claim, code, &detail).await,
         },
