@@ -33,7 +33,7 @@ impl Writes {
             Self::ACCEPT
         } else if has("SET status = 'in_progress'") {
             Self::CLAIM
-        } else if has("INSERT INTO chat.messages") && has("'assistant'") {
+        } else if has("INSERT INTO chat.usage_tracking") && has("'assistant'") {
             Self::FINISH
         } else if has("UPDATE chat.") || has("INSERT INTO chat.") || has("DELETE FROM chat.") {
             Self::OTHER

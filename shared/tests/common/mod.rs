@@ -80,6 +80,14 @@ pub(crate) fn usage() -> Usage {
     }
 }
 
+/// The same for a reply of this text.
+pub(crate) fn usage_of(content: &str) -> Usage {
+    Usage {
+        completion_tokens: i32::try_from(estimate_tokens(content)).unwrap(),
+        ..usage()
+    }
+}
+
 /// A new generation that waits in the standard queue.
 pub(crate) fn new_generation(chain: &[Model]) -> NewGeneration<'_> {
     NewGeneration {
@@ -280,10 +288,7 @@ impl World {
             title_generation_id: id::new_after(now, Some(reply_id)),
             content: content.to_owned(),
             incomplete,
-            usage: Usage {
-                completion_tokens: i32::try_from(estimate_tokens(content)).unwrap(),
-                ..usage()
-            },
+            usage: usage_of(content),
             context: None,
             first_token_ms_ago: Some(100),
             metadata: serde_json::json!({}),

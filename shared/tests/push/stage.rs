@@ -197,7 +197,7 @@ impl Stage {
         let Finished::Stored { message, .. } = self.world.finish(claim, content).await else {
             panic!("the claim is ours");
         };
-        let usage = crate::common::usage();
+        let usage = crate::common::usage_of(content);
         let ended = Ended::Completed {
             status: shared::domain::GenerationStatus::Completed,
             message: Some(&message),
