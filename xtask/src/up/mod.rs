@@ -199,20 +199,20 @@ impl Stack {
         // It limits nobody unless it is told to, so nobody need keep to a limit.
         const LIMIT: &str = "FREE_MODEL_RATE_LIMIT_PER_MINUTE";
         let limit = project.env.get(LIMIT).unwrap_or("0").to_owned();
-        Ok(vec![
-            // The same path as the real one.
-            (
-                "OPENROUTER_BASE_URL".to_owned(),
-                format!("http://127.0.0.1:{port}/api/v1"),
-            ),
+        // The same path as the real one.
+        let url = format!("http://127.0.0.1:{port}/api/v1");
+        let mut env = vec![
+            ("OPENROUTER_BASE_URL".to_owned(), url.clone()),
             ("OPENROUTER_API_KEY".to_owned(), "simulated".to_owned()),
-            // The help desk's vectors come from it as well.
-            (
-                "NEBIUS_BASE_URL".to_owned(),
-                format!("http://127.0.0.1:{port}/api/v1"),
-            ),
             (LIMIT.to_owned(), limit),
-        ])
+        ];
+        // The help desk's vectors come from it as well, unless somebody has a provider for them.
+        let given = ["NEBIUS_API_KEY", "NEBIUS_BASE_URL"];
+        if given.iter().all(|name| project.env.get(name).is_none()) {
+            env.push(("NEBIUS_BASE_URL".to_owned(), url));
+            env.push(("NEBIUS_API_KEY".to_owned(), "simulated".to_owned()));
+        }
+        Ok(env)
     }
 
     fn wait_ready(&mut self, project: &Project, port: u16) -> anyhow::Result<()> {
