@@ -132,7 +132,7 @@ codes! {
     /// Too many messages wait already; nothing was stored, `Retry-After` says when there may be room.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much work waits";
     /// The results of the assessment are not known yet; repeat the request later.
-    ResultsUnavailable = "results_unavailable", SERVICE_UNAVAILABLE, "Results not known yet";
+    ResultsUnavailable = "results_unavailable", CONFLICT, "Results not known yet";
     /// The knowledge base needs the Postgres extension pgvector: install it and run `balas-api migrate` again.
     KnowledgeUnavailable = "knowledge_unavailable", SERVICE_UNAVAILABLE, "No knowledge base";
     /// A part Balas depends on is unavailable; nothing was stored, repeat the request later.

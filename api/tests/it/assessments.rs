@@ -286,7 +286,7 @@ async fn results_are_given_to_any_conversation_of_the_person() {
     let unknown = json!({ "assessment_id": Uuid::new_v4() });
     assert_eq!(
         user.post(&path, unknown).await.problem(),
-        "503 results_unavailable"
+        "409 results_unavailable"
     );
 }
 

@@ -36,7 +36,7 @@ pub(in crate::routes) struct ContextAdded {
     responses(
         (status = 200, body = ContextAdded),
         (status = 404, description = "conversation_not_found assessment_not_found"),
-        (status = 503, description = "results_unavailable"),
+        (status = 409, description = "results_unavailable"),
     )
 )]
 pub(in crate::routes) async fn add(
