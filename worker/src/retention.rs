@@ -1,6 +1,6 @@
 //! Enforcing the retention period: after `RETENTION_DAYS` nothing is left of a message.
 
-use shared::store::{StoreResult, SweepTx, maintenance, retention};
+use shared::store::{StoreResult, SweepTx, learning, maintenance, retention};
 use uuid::Uuid;
 
 use crate::context::Context;
@@ -23,6 +23,8 @@ pub struct Expired {
     pub generations: u64,
     /// Opinions on messages.
     pub feedback: u64,
+    /// Questions to the help desk, and what was proposed of their answers.
+    pub questions: u64,
 }
 
 /// One pass; one worker at a time does it. None when another one is at it, or nothing ever expires.
@@ -66,10 +68,13 @@ pub async fn pass(context: &Context) -> StoreResult<Option<Expired>> {
         }
         let generations = retention::expire_generations(&mut tx, days, BATCH).await?;
         let feedback = retention::expire_feedback(&mut tx, days, BATCH).await?;
+        let questions = learning::expire(&mut tx, days, BATCH).await?;
         tx.commit().await?;
         expired.generations += generations;
         expired.feedback += feedback;
+        expired.questions += questions;
         left |= [generations, feedback].contains(&BATCH.unsigned_abs());
+        left |= questions >= BATCH.unsigned_abs();
         if !left {
             break;
         }

@@ -23,6 +23,8 @@ mod faults;
 mod generations;
 mod idempotency;
 mod knowledge;
+
+mod learning;
 mod limits;
 mod logs;
 mod messages;
@@ -37,6 +39,7 @@ mod publisher;
 mod regenerate;
 mod shutdown;
 mod socket;
+mod stats;
 mod support;
 mod traces;
 mod usage;
