@@ -23,6 +23,7 @@ mod faults;
 mod generations;
 mod idempotency;
 mod knowledge;
+mod knowledge_page;
 
 mod learning;
 mod limits;
