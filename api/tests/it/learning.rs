@@ -68,39 +68,14 @@ async fn what_is_not_answered_or_does_not_help_is_reported_in_groups_and_without
 
     let gaps = editor.get(GAPS).await;
     assert_eq!(gaps.status, 200, "{}", gaps.shown());
-    assert_eq!(
-        shown(&gaps),
-        [
-            (
-                "jadwal kereta ke Surabaya, hubungi [email]".to_owned(),
-                2,
-                2,
-                0
-            ),
-            (
-                "SPP tidak bisa disimpan pagu terlampaui".to_owned(),
-                1,
-                0,
-                1
-            ),
-            (
-                "=HYPERLINK(\"http://evil\") resep rendang".to_owned(),
-                1,
-                1,
-                0
-            ),
-        ]
-        .map(|(question, count, unanswered, down)| {
-            // A link in it is not kept.
-            let question = match question.starts_with('=') {
-                true => "[link] resep rendang".to_owned(),
-                false => question,
-            };
-            (question, count, unanswered, down)
-        }),
-        "{}",
-        gaps.shown()
-    );
+    let expected = [
+        ("min jadwal keretanya ke Surabaya gimana? [number]", 2, 2, 0),
+        ("SPP tidak bisa disimpan pagu terlampaui", 1, 0, 1),
+        ("[link] resep rendang", 1, 1, 0),
+    ];
+    let expected = expected
+        .map(|(question, count, unanswered, down)| (question.to_owned(), count, unanswered, down));
+    assert_eq!(shown(&gaps), expected, "{}", gaps.shown());
     assert_eq!(gaps.body["gaps"][0]["conversations"], 2);
     for secret in [
         "siti@",
@@ -112,15 +87,16 @@ async fn what_is_not_answered_or_does_not_help_is_reported_in_groups_and_without
     }
     // What people thought is tied to the entries that were used.
     let entries = gaps.body["entries"].as_array().unwrap();
-    assert_eq!(entries.len(), 1, "{}", gaps.shown());
-    assert_eq!(
-        (&entries[0]["menu"], &entries[0]["up"], &entries[0]["down"]),
-        (&json!("Penatausahaan SPP"), &json!(0), &json!(1))
-    );
+    assert_eq!(entries.len(), 2, "{}", gaps.shown());
+    for entry in entries {
+        assert_eq!((&entry["up"], &entry["down"]), (&json!(1), &json!(1)));
+    }
 
     // The last rating counts, and takes the words with it.
     rate(&other, &not_helped, "up").await;
-    assert_eq!(shown(&editor.get(GAPS).await).len(), 2);
+    let gaps = editor.get(GAPS).await;
+    assert_eq!(shown(&gaps).len(), 2);
+    assert_eq!(gaps.body["entries"], json!([]), "{}", gaps.shown());
     let kept = "SELECT count(*) FROM chat.support_questions WHERE question IS NOT NULL";
     assert_eq!(app.env.value(kept).await.as_deref(), Some("3"));
     // So does deleting the conversation; what became of the questions stays counted.

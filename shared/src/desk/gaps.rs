@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use time::OffsetDateTime;
 
+use super::mask::MASKS;
 use crate::domain::Gap;
 use crate::knowledge::telling_words;
 
@@ -89,7 +90,11 @@ pub fn clusters(gaps: &[Gap]) -> Vec<Cluster> {
 }
 
 fn compared(question: &str) -> Words {
-    telling_words(question)
+    // What stands for something that is not shown says nothing.
+    let shown = MASKS
+        .iter()
+        .fold(question.to_owned(), |text, mask| text.replace(mask, " "));
+    telling_words(&shown)
         .map(|word| stem(&word).to_owned())
         .take(WORDS)
         .collect()

@@ -6,7 +6,10 @@ use crate::knowledge::clean;
 /// Years, amounts in short and codes of menus have fewer.
 const LONG: usize = 7;
 
-/// The text on one line per line, cut to so many characters, with e-mail addresses, links and long numbers
+/// What stands for what is not shown.
+pub(super) const MASKS: [&str; 3] = ["[email]", "[link]", "[number]"];
+
+/// The text line by line, cut to so many characters, with e-mail addresses, links and long numbers
 /// replaced. Names written as words stay: nothing tells them from the names of menus.
 #[must_use]
 pub fn mask(text: &str, longest: usize) -> String {
