@@ -123,6 +123,25 @@ async fn a_file_is_shown_before_it_is_indexed_watched_and_tried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_shown_after_a_reload_and_can_be_cancelled() {
+    let app = TestApp::without_worker().await;
+    let editor = editor(&app);
+    let Some(mut browser) = open(&editor, "files", 360, 740).await else {
+        return;
+    };
+    choose(&mut browser, "sipd.csv", FILE).await;
+    browser.click("index-file").await;
+    shows(&mut browser, "ingestion-state", "sipd.csv waits for a worker").await;
+    fits(&mut browser).await;
+    browser.reload().await;
+    shows(&mut browser, "ingestion-state", "sipd.csv waits for a worker").await;
+    browser.click("cancel-ingestion").await;
+    shows(&mut browser, "ingestion-state", "sipd.csv cancelled").await;
+    let status = "SELECT status FROM chat.knowledge_ingestions";
+    assert_eq!(app.env.value(status).await.as_deref(), Some("cancelled"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn entries_are_added_changed_and_deleted_on_a_phone() {
     let app = TestApp::new().await;
     let editor = editor(&app);
