@@ -49,7 +49,7 @@ pub(super) async fn until_done(
                 return Some(Err(Refusal(reason.to_owned())));
             }
             Err(error) => {
-                let passes = error.is_unavailable() || error.is_conflict();
+                let passes = error.is_unavailable() || error.is_conflict() || error.is_outdated();
                 failures += u32::from(!passes);
                 tracing::warn!(
                     assessment.id = %event.assessment_id,

@@ -86,23 +86,27 @@ pub(super) async fn run(
         }
         Ok(Ok(Outcome::Failed { code, detail, .. })) => match desk {
             // Boxed, so that no other job is as large as this rare one.
-            Some(desk) if code.retryable() => {
+            // Whatever the reason: who was told that a person takes over must find one.
+            Some(desk) => {
                 Box::pin(without_model(
                     context, claim, &book, desk, &shown, &log, &detail,
                 ))
                 .await
             }
-            _ => give_up(context, claim, code, &detail).await,
+            None => give_up(context, claim, code, &detail).await,
         },
         Ok(Err(_)) => {
             book.book_dropped("deadline").await;
-            give_up(
-                context,
-                claim,
-                FailureCode::Expired,
-                "the deadline passed while the upstream answered",
-            )
-            .await;
+            let detail = "the deadline passed while the upstream answered";
+            match desk {
+                Some(desk) => {
+                    Box::pin(without_model(
+                        context, claim, &book, desk, &shown, &log, detail,
+                    ))
+                    .await;
+                }
+                None => give_up(context, claim, FailureCode::Expired, detail).await,
+            }
         }
         Err(reason) => stopped(context, claim, &mut book, reason).await,
     }

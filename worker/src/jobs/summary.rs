@@ -24,6 +24,8 @@ use crate::upstream::{self, Answer, Call, Outcome};
 const WAITING: usize = 32;
 /// Messages read for one version.
 const MESSAGES: i64 = 200;
+/// Tokens of the conversation that one version takes in: a cheap model has a small window.
+const MOST_TOKENS: u32 = 12_000;
 /// How long a summary may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -69,10 +71,13 @@ async fn one(context: &Context, claim: &Claim) -> StoreResult<()> {
     drop(tx);
     // The newer half of what a prompt has room for stays as it was said.
     let room = context.config.history_tokens;
-    let Some(old) = older_than(&said, room / 2) else {
-        return Ok(());
+    // Where there is more than was read, all of it is older than that.
+    let old = match said.len() as i64 == MESSAGES {
+        true => Some(&*said),
+        false => older_than(&said, room / 2),
     };
-    let old = first_of(old, room);
+    let Some(old) = old else { return Ok(()) };
+    let old = first_of(old, room.min(MOST_TOKENS));
     let Some(up_to) = old.last().map(|said| said.turn) else {
         return Ok(());
     };

@@ -325,6 +325,7 @@ async fn store(
 
 async fn try_store(context: &Context, claim: &Claim, reply: &Finish) -> StoreResult<Stored> {
     let mut tx = context.db.sweep().await?;
+    assessments::lock_of_welcome(&mut tx, claim.id).await?;
     let finished = generations::finish(&mut tx, reply).await?;
     if matches!(finished, Finished::Fenced) {
         drop(tx);

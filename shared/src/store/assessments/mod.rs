@@ -11,7 +11,7 @@ mod sweep;
 pub use context::{add_context, covered_by, messages_of};
 pub use prepare::{Prepared, Preparing, Welcome, conversation_of, learn, prepare};
 pub use stages::{Reached, advance};
-pub use sweep::{Stranded, compose, ready, stranded};
+pub use sweep::{Stranded, compose, lock_of_welcome, ready, stranded};
 
 use sqlx::types::Json;
 use time::OffsetDateTime;

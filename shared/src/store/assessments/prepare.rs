@@ -185,7 +185,9 @@ async fn welcome_or_note(
         );
         prepared.note = note.await?;
     }
-    if wish.welcome.is_some() && !is_pending {
+    // Where a welcome has failed and nobody has spoken, the sweep puts one in its place first.
+    let is_stranded = assessment.welcome_id.is_some() && conversation.message_count == 0;
+    if wish.welcome.is_some() && !is_pending && !is_stranded {
         let ready = advance(tx, clock, assessment, Stage::Ready, request_id, traceparent);
         prepared.reached.extend(ready.await?);
     }

@@ -12,6 +12,21 @@ use crate::domain::assessment::{Language, Stage, StageNotice, composed_welcome};
 use crate::domain::{GenerationStatus, Message, SenderType};
 use crate::store::{StoreResult, SweepTx, UserTx, generations};
 
+/// Locks the assessment that waits for this welcome, before the transaction locks anything else: whoever works on an
+/// assessment locks it first and its conversation then.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_of_welcome(tx: &mut SweepTx, welcome_id: Uuid) -> StoreResult<()> {
+    sqlx::query!(
+        "SELECT id FROM chat.assessments WHERE welcome_id = $1 AND stage = 'analysis_complete' FOR UPDATE",
+        welcome_id,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// The welcome is stored in this transaction: its assessment is ready. None where no assessment
 /// waits for it.
 ///
