@@ -10,6 +10,7 @@ pub mod config;
 pub mod context;
 pub mod costs;
 pub mod drain;
+pub mod figures;
 pub mod handle;
 pub mod health;
 pub mod inbound;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::store::knowledge::ingestions;
-use shared::store::{StoreResult, budgets, costs, fleet, inbox, maintenance, notifications};
+use shared::store::{
+    StoreResult, budgets, costs, figures, fleet, inbox, maintenance, notifications,
+};
 
 use crate::context::Context;
 use crate::retention::{self, Expired, Looked};
@@ -69,6 +71,7 @@ pub async fn pass(context: &Context) -> StoreResult<bool> {
     let abandoned = ingestions::discard_abandoned(&mut tx).await?;
     budgets::forget(&mut tx, BATCH).await?;
     costs::forget(&mut tx, BATCH).await?;
+    figures::forget(&mut tx).await?;
     let events = inbox::forget(&mut tx, BATCH).await?;
     tx.commit().await?;
     if partitions > 0 || expired > 0 || workers > 0 || forgotten > 0 || abandoned > 0 {

@@ -1,6 +1,6 @@
 //! Enforcing the retention period: after `RETENTION_DAYS` nothing is left of a message.
 
-use shared::store::{StoreResult, SweepTx, maintenance, retention};
+use shared::store::{StoreResult, SweepTx, learning, maintenance, retention};
 use uuid::Uuid;
 
 use crate::context::Context;
@@ -29,6 +29,8 @@ pub struct Expired {
     pub feedback: u64,
     /// Summaries of what was said.
     pub summaries: u64,
+    /// Questions to the help desk, and what was proposed of their answers.
+    pub questions: u64,
 }
 
 /// How far the conversations have been looked at: those that were begun long ago and are still in use stay, so a
@@ -87,11 +89,14 @@ pub async fn pass(context: &Context, looked: &mut Looked) -> StoreResult<Option<
         let generations = retention::expire_generations(&mut tx, days, BATCH).await?;
         let feedback = retention::expire_feedback(&mut tx, days, BATCH).await?;
         let summaries = retention::expire_summaries(&mut tx, days, BATCH).await?;
+        let questions = learning::expire(&mut tx, days, BATCH).await?;
         tx.commit().await?;
         expired.generations += generations;
         expired.feedback += feedback;
         expired.summaries += summaries;
-        left |= [generations, feedback, summaries].contains(&BATCH.unsigned_abs());
+        expired.questions += questions;
+        let batch = BATCH.unsigned_abs();
+        left |= [generations, feedback, summaries].contains(&batch) || questions >= batch;
         if !left {
             break;
         }

@@ -39,7 +39,7 @@ pub(crate) async fn index(editor: &Client, file: &[u8]) -> Value {
     ended(editor, &accepted.text("/ingestion/id")).await
 }
 
-async fn ended(editor: &Client, id: &str) -> Value {
+pub(crate) async fn ended(editor: &Client, id: &str) -> Value {
     until(async || {
         let answer = editor.get(&format!("{UPLOADS}/{id}")).await;
         let status = answer.text("/ingestion/status");

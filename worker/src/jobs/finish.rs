@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shared::domain::{ContextUse, Generation, GenerationStatus, Usage};
+use shared::domain::{ContextType, ContextUse, Generation, GenerationStatus, Usage};
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
 use shared::store::StoreResult;
@@ -12,6 +12,7 @@ use shared::store::generations::{self, Claim, Finish, Finished, Next};
 use super::book::{Book, since};
 use super::{attempt, count, events, persist};
 use crate::context::Context;
+use crate::figures;
 use crate::trace;
 use crate::upstream::{Answer, Model, TokenUsage};
 
@@ -156,6 +157,8 @@ pub(super) fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage,
     let took =
         std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
     context.pace.note(model, took);
+    let is_support = claim.context_type == ContextType::Support;
+    figures::reply_ended(context, claim.kind, is_support, claim.queued_at, false);
     book.count_answer(usage, false);
     tracing::info!(
         generation.id = %claim.id,

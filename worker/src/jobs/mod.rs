@@ -31,6 +31,7 @@ use shared::traces::TraceParent;
 
 use crate::context::Context;
 use crate::drain;
+use crate::figures;
 use crate::pacing::{Asker, Paced};
 use crate::queue::{AbortReason, RunningJob};
 use crate::trace;
@@ -130,6 +131,8 @@ pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode,
     count("failed");
     context.wake.wake();
     metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => claim.kind.as_str()).increment(1);
+    let is_support = claim.context_type == ContextType::Support;
+    figures::reply_ended(context, claim.kind, is_support, claim.queued_at, true);
     tracing::warn!(
         generation.id = %claim.id,
         conversation.id = %claim.conversation_id,

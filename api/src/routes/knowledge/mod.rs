@@ -1,8 +1,10 @@
 //! `/api/chat/knowledge`: the help desk's knowledge base, for administrators.
 
 pub(super) mod documents;
+pub(super) mod gaps;
 pub(super) mod ingestions;
 pub(super) mod progress;
+pub(super) mod proposals;
 pub(super) mod search;
 mod upload;
 
