@@ -69,6 +69,7 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(knowledge::ingestions::read))
         .routes(routes!(knowledge::ingestions::cancel))
+        .routes(routes!(knowledge::ingestions::retry))
         .routes(routes!(knowledge::progress::follow))
         .routes(routes!(
             knowledge::documents::create,
@@ -80,6 +81,12 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
             knowledge::documents::delete
         ))
         .routes(routes!(knowledge::search::find))
+        .routes(routes!(knowledge::reindex::post, knowledge::reindex::read))
+        .routes(routes!(knowledge::synonyms::list))
+        .routes(routes!(
+            knowledge::synonyms::replace,
+            knowledge::synonyms::delete
+        ))
         .routes(routes!(support::chat))
         .routes(routes!(internal::support::take))
         .routes(routes!(internal::support::say))

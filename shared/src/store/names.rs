@@ -9,7 +9,7 @@ use crate::domain::assessment::{Language, Stage};
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
     GenerationKind, GenerationStatus, IngestionKind, IngestionStatus, NotificationType, Priority,
-    SenderType, SupportState, WaitsFor, WorkerStatus,
+    ProfileState, SenderType, SupportState, WaitsFor, WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -49,6 +49,7 @@ text_in_sql!(
     Language,
     NotificationType,
     Priority,
+    ProfileState,
     SenderType,
     Stage,
     SupportState,

@@ -2,8 +2,11 @@
 
 pub(super) mod documents;
 pub(super) mod ingestions;
+mod once;
 pub(super) mod progress;
+pub(super) mod reindex;
 pub(super) mod search;
+pub(super) mod synonyms;
 mod upload;
 
 use shared::store::UserTx;
