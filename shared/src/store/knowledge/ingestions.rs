@@ -147,11 +147,15 @@ pub async fn queue(
     )
     .execute(tx.conn())
     .await?;
+    // One look into the index for each row. A join with the keys that come twice takes the square of their
+    // number where the rows have no statistics yet, and these never have.
     sqlx::query!(
-        "UPDATE chat.knowledge_rows r SET outcome = 'skipped', reason = 'repeats line ' || f.line
-         FROM (SELECT o.key, min(o.line) AS line FROM chat.knowledge_rows o
-               WHERE o.ingestion_id = $1 AND o.outcome IS NULL GROUP BY o.key HAVING count(*) > 1) f
-         WHERE r.ingestion_id = $1 AND r.key = f.key AND r.line > f.line AND r.outcome IS NULL",
+        "UPDATE chat.knowledge_rows r
+         SET outcome = 'skipped',
+             reason = 'repeats line ' || (SELECT min(o.line) FROM chat.knowledge_rows o
+                                          WHERE o.ingestion_id = $1 AND o.key = r.key)
+         WHERE r.ingestion_id = $1 AND r.outcome IS NULL
+           AND r.line > (SELECT min(o.line) FROM chat.knowledge_rows o WHERE o.ingestion_id = $1 AND o.key = r.key)",
         id
     )
     .execute(tx.conn())

@@ -67,7 +67,8 @@ async fn hold_profiles_alone(tx: &mut UserTx) -> StoreResult<()> {
 }
 
 /// Queues the building of a profile. One of the same model that served before, or was not completed, is taken
-/// up again with the vectors it has.
+/// up again with the vectors it has; so is the one that serves where it lacks some, as after a restore without
+/// them.
 ///
 /// # Errors
 /// When the database fails.
@@ -75,8 +76,8 @@ pub async fn begin(tx: &mut UserTx, id: Uuid, wanted: &Wanted<'_>) -> StoreResul
     hold_profiles_alone(tx).await?;
     let state = sqlx::query!(
         r#"SELECT
-               EXISTS (SELECT FROM chat.knowledge_profiles p WHERE p.state = 'active' AND p.model = $1 AND p.dimension = $2
-                       AND p.query_prefix = $3 AND p.document_prefix = $4) AS "serves!",
+               (SELECT p.id FROM chat.knowledge_profiles p WHERE p.state = 'active' AND p.model = $1 AND p.dimension = $2
+                AND p.query_prefix = $3 AND p.document_prefix = $4) AS serves,
                EXISTS (SELECT FROM chat.knowledge_ingestions i
                        WHERE i.kind = 'reindex' AND i.status IN ('queued', 'running')) AS "busy!""#,
         wanted.model,
@@ -86,10 +87,14 @@ pub async fn begin(tx: &mut UserTx, id: Uuid, wanted: &Wanted<'_>) -> StoreResul
     )
     .fetch_one(tx.conn())
     .await?;
-    match (state.busy, state.serves) {
-        (true, _) => return Ok(Begun::Busy),
-        (false, true) => return Ok(Begun::Serves),
-        (false, false) => {}
+    if state.busy {
+        return Ok(Begun::Busy);
+    }
+    if let Some(serves) = state.serves {
+        if is_complete(tx, serves).await? {
+            return Ok(Begun::Serves);
+        }
+        return queue(tx, id, serves).await;
     }
     // What an older version left when its work was cancelled.
     sqlx::query!(
@@ -98,6 +103,10 @@ pub async fn begin(tx: &mut UserTx, id: Uuid, wanted: &Wanted<'_>) -> StoreResul
     .execute(tx.conn())
     .await?;
     let profile_id = profile(tx, wanted).await?;
+    queue(tx, id, profile_id).await
+}
+
+async fn queue(tx: &mut UserTx, id: Uuid, profile_id: Uuid) -> StoreResult<Begun> {
     sqlx::query!(
         "DELETE FROM chat.knowledge_refused WHERE profile_id = $1",
         profile_id
@@ -311,6 +320,21 @@ pub async fn try_out(tx: &mut UserTx, profile_id: Uuid) -> StoreResult<Tried> {
     Ok(tried)
 }
 
+/// Whether a profile has a vector of every text that its model takes.
+async fn is_complete(tx: &mut UserTx, profile_id: Uuid) -> StoreResult<bool> {
+    let complete = sqlx::query_scalar!(
+        r#"SELECT NOT EXISTS (
+               SELECT FROM chat.knowledge_chunks c
+               WHERE NOT EXISTS (SELECT FROM chat.knowledge_vectors v WHERE v.profile_id = $1 AND v.chunk_id = c.id)
+                 AND NOT EXISTS (SELECT FROM chat.knowledge_refused r WHERE r.profile_id = $1 AND r.chunk_id = c.id)
+           ) AS "complete!""#,
+        profile_id,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(complete)
+}
+
 /// Lets a profile serve that has a vector of every text, and ends the ingestion that built it.
 ///
 /// # Errors
@@ -326,27 +350,18 @@ pub async fn swap(
     }
     hold_profiles_alone(tx).await?;
     // A statement of its own: it sees what was committed before the lock was had.
-    let incomplete = sqlx::query_scalar!(
-        r#"SELECT EXISTS (
-               SELECT FROM chat.knowledge_chunks c
-               WHERE NOT EXISTS (SELECT FROM chat.knowledge_vectors v WHERE v.profile_id = $1 AND v.chunk_id = c.id)
-                 AND NOT EXISTS (SELECT FROM chat.knowledge_refused r WHERE r.profile_id = $1 AND r.chunk_id = c.id)
-           ) AS "incomplete!""#,
-        profile_id,
-    )
-    .fetch_one(tx.conn())
-    .await?;
-    if incomplete {
+    if !is_complete(tx, profile_id).await? {
         return Ok(Swap::Incomplete);
     }
     sqlx::query!(
-        "UPDATE chat.knowledge_profiles SET state = 'retired', retired_at = now() WHERE state = 'active'"
+        "UPDATE chat.knowledge_profiles SET state = 'retired', retired_at = now() WHERE state = 'active' AND id <> $1",
+        profile_id,
     )
     .execute(tx.conn())
     .await?;
     let active = sqlx::query!(
         "UPDATE chat.knowledge_profiles SET state = 'active', activated_at = now(), retired_at = NULL
-         WHERE id = $1 AND state = 'building'",
+         WHERE id = $1 AND state IN ('building', 'active')",
         profile_id,
     )
     .execute(tx.conn())
