@@ -146,7 +146,7 @@ metrics! {
     /// Time of an embedding call, in seconds, by model.
     histogram EMBEDDING_DURATION = "embedding_duration_seconds"
         [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0];
-    /// Questions whose vector was remembered (hit) or had to be asked for (miss).
+    /// Questions whose vector was remembered by the process (hit) or by the database (stored), or had to be asked for (miss).
     counter EMBEDDING_CACHE = "embedding_cache_total";
     /// Vectors of questions that the worker remembers.
     gauge EMBEDDING_CACHE_ENTRIES = "embedding_cache_entries";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::store::knowledge::ingestions;
+use shared::store::knowledge::{ingestions, reindex};
 use shared::store::{
     StoreResult, budgets, costs, figures, fleet, inbox, maintenance, notifications,
 };
@@ -69,6 +69,8 @@ pub async fn pass(context: &Context) -> StoreResult<bool> {
     let workers = fleet::forget(&mut tx).await?;
     let forgotten = notifications::forget(&mut tx, BATCH).await?;
     let abandoned = ingestions::discard_abandoned(&mut tx).await?;
+    let ttl = context.config.embedding.cache_ttl.as_secs_f64() / 3600.0;
+    reindex::forget(&mut tx, BATCH, ttl).await?;
     budgets::forget(&mut tx, BATCH).await?;
     costs::forget(&mut tx, BATCH).await?;
     figures::forget(&mut tx).await?;

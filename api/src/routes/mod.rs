@@ -71,6 +71,7 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(knowledge::ingestions::read))
         .routes(routes!(knowledge::ingestions::cancel))
+        .routes(routes!(knowledge::ingestions::retry))
         .routes(routes!(knowledge::progress::follow))
         .routes(routes!(
             knowledge::documents::create,
@@ -86,6 +87,12 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(knowledge::proposals::list))
         .routes(routes!(knowledge::proposals::approve))
         .routes(routes!(knowledge::proposals::dismiss))
+        .routes(routes!(knowledge::reindex::post, knowledge::reindex::read))
+        .routes(routes!(knowledge::synonyms::list))
+        .routes(routes!(
+            knowledge::synonyms::replace,
+            knowledge::synonyms::delete
+        ))
         .routes(routes!(support::chat))
         .routes(routes!(internal::support::take))
         .routes(routes!(internal::support::say))

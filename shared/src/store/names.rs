@@ -9,7 +9,7 @@ use crate::domain::assessment::{Language, Stage};
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
     GenerationKind, GenerationStatus, IngestionKind, IngestionStatus, NotificationType, Priority,
-    ProposalState, SenderType, SupportState, WaitsFor, WorkerStatus,
+    ProfileState, ProposalState, SenderType, SupportState, WaitsFor, WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -49,6 +49,7 @@ text_in_sql!(
     Language,
     NotificationType,
     Priority,
+    ProfileState,
     ProposalState,
     SenderType,
     Stage,
