@@ -21,7 +21,9 @@ mod support;
 mod usage;
 mod view;
 
-use parameters::{IdempotencyHeader, IfMatchHeader, LastEventIdHeader, PreferHeader};
+use parameters::{
+    IdempotencyHeader, IfMatchHeader, LanguageHeader, LastEventIdHeader, PreferHeader,
+};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;

@@ -5,7 +5,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-use crate::domain::assessment::{Language, Stage};
+use crate::domain::assessment::{Language, LanguageSource, Stage};
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
     GenerationKind, GenerationStatus, IngestionKind, IngestionStatus, NotificationType, Priority,
@@ -47,6 +47,7 @@ text_in_sql!(
     IngestionKind,
     IngestionStatus,
     Language,
+    LanguageSource,
     NotificationType,
     Priority,
     ProfileState,

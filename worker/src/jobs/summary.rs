@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::book::Book;
-use super::finish;
+use super::{ask, finish};
 use crate::context::Context;
 use crate::pacing::{Asker, Paced};
 use crate::prompt;
@@ -28,6 +28,8 @@ const MESSAGES: i64 = 200;
 const MOST_TOKENS: u32 = 12_000;
 /// How long a summary may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A summary says what was said; it invents nothing.
+const TEMPERATURE: f32 = 0.2;
 
 /// The way to wish for summaries.
 #[derive(Debug)]
@@ -153,16 +155,11 @@ fn first_of(said: &[Said], most: u32) -> &[Said] {
 
 fn call(claim: &Claim, messages: Vec<upstream::ChatMessage>) -> Call {
     Call {
-        messages,
-        max_tokens: prompt::SUMMARY_MAX_TOKENS,
-        temperature: 0.2,
-        user: shared::crypto::user_alias(claim.user_id),
-        session_id: claim.conversation_id,
-        request_id: claim.request_id.clone(),
-        traceparent: claim.traceparent.clone(),
+        // It is nobody's attempt: one round, and its own time.
         round: 1,
         is_last_round: true,
         time_left: PATIENCE,
+        ..ask::call(claim, messages, prompt::SUMMARY_MAX_TOKENS, TEMPERATURE)
     }
 }
 

@@ -10,6 +10,7 @@ mod claim;
 mod finish;
 mod history;
 mod places;
+mod queued;
 mod reconcile;
 mod regenerate;
 mod room;
@@ -33,7 +34,7 @@ pub use places::{Look, parked, wake_after, wake_lost};
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
 pub use room::Room;
-pub use welcome::{WELCOME_DEADLINE, welcome};
+pub use welcome::{Replacement, WELCOME_DEADLINE, replace_welcome, welcome};
 
 use serde_json::Value;
 use sqlx::types::Json;
