@@ -27,6 +27,7 @@ pub mod roll_call;
 pub mod run;
 pub mod support_config;
 mod trace;
+mod turns;
 pub mod upstream;
 pub mod watchdog;
 pub mod welcomes;

@@ -26,7 +26,7 @@ use crate::health::{Health, HealthPort};
 use crate::jobs::{
     Calls, Replies, Summaries, WaitingReplies, note_calls, store_replies, summarise,
 };
-use crate::knowledge::{Embedder, Texts, answer_questions, ingest, run_embedder};
+use crate::knowledge::{Embedder, Texts, answer_questions, ingest, keep_indexes, run_embedder};
 use crate::outbound::{Outbound, Wake};
 use crate::pacing::{Pacing, watch_account};
 use crate::progress::Part;
@@ -167,6 +167,7 @@ fn start_background(
     run("embed", Box::pin(run_embedder(embedder, texts)));
     run("ingest", Box::pin(ingest(shared())));
     run("questions", Box::pin(answer_questions(shared())));
+    run("indexes", Box::pin(keep_indexes(shared())));
     run("renew", Box::pin(renew(shared())));
     run("reconcile", Box::pin(reconcile(shared())));
     run("maintain", Box::pin(maintenance::maintain(shared())));

@@ -21,7 +21,9 @@ mod support;
 mod usage;
 mod view;
 
-use parameters::{IdempotencyHeader, IfMatchHeader, LastEventIdHeader, PreferHeader};
+use parameters::{
+    IdempotencyHeader, IfMatchHeader, LanguageHeader, LastEventIdHeader, PreferHeader,
+};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -71,6 +73,7 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(knowledge::ingestions::read))
         .routes(routes!(knowledge::ingestions::cancel))
+        .routes(routes!(knowledge::ingestions::retry))
         .routes(routes!(knowledge::progress::follow))
         .routes(routes!(
             knowledge::documents::create,
@@ -86,6 +89,12 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(knowledge::proposals::list))
         .routes(routes!(knowledge::proposals::approve))
         .routes(routes!(knowledge::proposals::dismiss))
+        .routes(routes!(knowledge::reindex::post, knowledge::reindex::read))
+        .routes(routes!(knowledge::synonyms::list))
+        .routes(routes!(
+            knowledge::synonyms::replace,
+            knowledge::synonyms::delete
+        ))
         .routes(routes!(support::chat))
         .routes(routes!(internal::support::take))
         .routes(routes!(internal::support::say))

@@ -86,6 +86,11 @@ impl Operation {
             "POST /api/chat/knowledge/proposals/{proposal_id}/approve"
             | "POST /api/chat/knowledge/documents"
             | "PUT /api/chat/knowledge/documents/{document_id}" => json!({ "issue": "x" }),
+            "POST /api/chat/knowledge/reindex" => {
+                json!({ "embedding_model": "x", "dimension": 8 })
+            }
+            "PUT /api/chat/knowledge/synonyms/{word}" => json!({ "means": ["x"] }),
+            "POST /api/chat/knowledge/ingestions/{ingestion_id}/retry" => json!({}),
             // A form with a file; `knowledge.rs` has its cases.
             "POST /api/chat/knowledge/ingestions" => return None,
             "POST /internal/support/{conversation_id}/take" => {
@@ -118,6 +123,7 @@ impl Operation {
         let name = self.name();
         [
             "POST /api/chat/ws-ticket",
+            "GET /api/chat/knowledge/reindex",
             "GET /internal/queues",
             "GET /internal/workers",
             "GET /health/live",
@@ -199,6 +205,7 @@ impl Victim {
             .replace("{ingestion_id}", &self.conversation)
             .replace("{document_id}", &self.conversation)
             .replace("{proposal_id}", &self.conversation)
+            .replace("{word}", "kekunci")
             .replace("{name}", "standard");
         assert!(
             !filled.contains('{'),

@@ -38,6 +38,7 @@ mod protocol;
 #[expect(dead_code, reason = "these tests use their own part of it")]
 mod publisher;
 mod regenerate;
+mod reindex;
 mod shutdown;
 mod socket;
 mod stats;

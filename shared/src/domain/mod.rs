@@ -25,8 +25,8 @@ pub use generation::{
     Priority, Timings, Usage,
 };
 pub use knowledge::{
-    EmbeddingProfile, EntryText, Ingestion, IngestionKind, IngestionStatus, KnowledgeDocument, Leg,
-    SkippedRow,
+    EmbeddingProfile, EntryText, Ingestion, IngestionKind, IngestionStatus, KnowledgeDocument,
+    KnowledgeProfile, Leg, ProfileState, SkippedRow, Synonym,
 };
 pub use learning::{Gap, Proposal, ProposalState};
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};

@@ -19,7 +19,7 @@ const POLICIES: &str = "
 /// Tables about nobody, where the grants say all: sqlx's own list of migrations, the knowledge base, where
 /// notifications go, how far the ledger was read, what everybody has used of the budgets, the queues, the
 /// figures and the register of workers.
-const NOBODYS: [&str; 16] = [
+const NOBODYS: [&str; 18] = [
     "_sqlx_migrations",
     "budget_totals",
     "figures",
@@ -28,6 +28,8 @@ const NOBODYS: [&str; 16] = [
     "knowledge_documents",
     "knowledge_ingestions",
     "knowledge_profiles",
+    "knowledge_questions",
+    "knowledge_refused",
     "knowledge_rows",
     "knowledge_synonyms",
     "knowledge_vectors",

@@ -3,6 +3,7 @@
 //! A job never returns an error to its runner: whatever happens ends in a statement guarded by the
 //! claim's token, or in a lease that runs out.
 
+mod ask;
 mod book;
 mod calls;
 mod events;
@@ -18,9 +19,11 @@ mod welcome;
 
 pub(crate) use book::micro_credits;
 pub use calls::{Calls, note_calls};
+pub(crate) use finish::completed;
 pub(crate) use meter::attempt as measured;
 pub use replies::{Replies, WaitingReplies, store_replies};
 pub use summary::{Summaries, WishedSummaries, summarise};
+pub(crate) use welcome::composed;
 
 use std::time::Duration;
 

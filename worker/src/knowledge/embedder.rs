@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::remembered;
 use crate::pacing::{Asker as PacedAsker, Limit, Paced, Pacing, PacingConfig};
 use crate::upstream::{
     BuildError, Embedded, EmbeddingCall, EmbeddingConfig, EmbeddingError, EmbeddingRecord,
@@ -151,23 +152,29 @@ impl Embedder {
     ) -> Result<Arc<Vec<f32>>, Arc<EmbeddingError>> {
         let folded = shared::knowledge::fold(text);
         let key = (profile.id, shared::crypto::sha256(&[folded.as_bytes()]));
-        let mut missed = false;
+        let mut outcome = "hit";
         let began = Instant::now();
         let asked = self.cache.try_get_with(key, async {
-            missed = true;
+            let hours = self.config().cache_ttl.as_secs_f64() / 3600.0;
+            let known =
+                remembered::find(&self.db, asker.user_id, profile.id, &key.1, hours).await;
+            if let Some(vector) = known {
+                outcome = "stored";
+                return Ok(Arc::new(vector));
+            }
+            outcome = "miss";
             let prefixed = format!("{}{folded}", profile.query_prefix);
-            self.one(profile, prefixed, asker)
-                .await
-                .map(|done| Arc::new(done.vector))
+            let vector = self.one(profile, prefixed, asker).await?.vector;
+            remembered::keep(&self.db, asker.user_id, profile.id, &key.1, &vector).await;
+            Ok(Arc::new(vector))
         });
         let asked = match tokio::time::timeout(asker.patience, asked).await {
             Ok(answer) => answer.map_err(|error: Arc<Arc<EmbeddingError>>| Arc::clone(&*error)),
             Err(_) => Err(Arc::new(late())),
         };
-        let outcome = if missed { "miss" } else { "hit" };
         metrics::counter!(shared::metrics::EMBEDDING_CACHE, "outcome" => outcome).increment(1);
         self.figures
-            .note(Figure::EmbeddingCache, began.elapsed(), missed);
+            .note(Figure::EmbeddingCache, began.elapsed(), outcome == "miss");
         let entries = self.cache.entry_count();
         metrics::gauge!(shared::metrics::EMBEDDING_CACHE_ENTRIES).set(entries as f64);
         let bytes = entries * u64::try_from(profile.dimension).unwrap_or(0) * 4;

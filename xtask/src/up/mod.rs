@@ -30,6 +30,8 @@ use crate::{
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long api and workers may take to drain: longer than the worker's own DRAIN_GRACE of 25 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(40);
+/// Entries to try the help desk with.
+const SAMPLE: &str = "docs/sample-desk.csv";
 /// How long the token that `up` prints is good for, in seconds.
 const TOKEN_TTL: u64 = 30 * 24 * 60 * 60;
 
@@ -40,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) profile: Profile,
     pub(crate) build: bool,
     pub(crate) rabbitmq: bool,
+    /// Load the sample of a help desk's entries.
+    pub(crate) sample: bool,
     /// Run this on a fresh stack, then stop. Empty: run until Ctrl-C.
     pub(crate) command: Vec<String>,
 }
@@ -142,6 +146,9 @@ impl Stack {
             self.add(project, &name, bin("balas-worker"), worker_env)?;
         }
         self.wait_ready(project, port)?;
+        if options.sample {
+            load_sample(project, bin("balas-worker"), &env, secrets)?;
+        }
         Ok(Access {
             port,
             token: token(secrets, Role::User)?,
@@ -339,6 +346,23 @@ pub(crate) fn migrate(
     let mut command = Command::new(api);
     command
         .arg("migrate")
+        .envs(env.iter().map(|(name, value)| (name, value)));
+    process::output(&mut command, &project.interrupt).map(|_| ())
+}
+
+/// Hands the sample of a help desk's entries to the workers; loaded again, it changes nothing.
+fn load_sample(
+    project: &Project,
+    worker: PathBuf,
+    env: &[(String, String)],
+    secrets: &Secrets,
+) -> anyhow::Result<()> {
+    ui::progress("Loading", SAMPLE);
+    let mut command = Command::new(worker);
+    command
+        .args(["admin", "knowledge", "ingest", "--no-wait", "--user"])
+        .arg(secrets.user.to_string())
+        .arg(project.root.join(SAMPLE))
         .envs(env.iter().map(|(name, value)| (name, value)));
     process::output(&mut command, &project.interrupt).map(|_| ())
 }
