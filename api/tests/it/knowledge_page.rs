@@ -131,14 +131,49 @@ async fn what_waits_is_shown_after_a_reload_and_can_be_cancelled() {
     };
     choose(&mut browser, "sipd.csv", FILE).await;
     browser.click("index-file").await;
-    shows(&mut browser, "ingestion-state", "sipd.csv waits for a worker").await;
+    shows(
+        &mut browser,
+        "ingestion-state",
+        "sipd.csv waits for a worker",
+    )
+    .await;
     fits(&mut browser).await;
     browser.reload().await;
-    shows(&mut browser, "ingestion-state", "sipd.csv waits for a worker").await;
+    shows(
+        &mut browser,
+        "ingestion-state",
+        "sipd.csv waits for a worker",
+    )
+    .await;
     browser.click("cancel-ingestion").await;
     shows(&mut browser, "ingestion-state", "sipd.csv cancelled").await;
     let status = "SELECT status FROM chat.knowledge_ingestions";
     assert_eq!(app.env.value(status).await.as_deref(), Some("cancelled"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_provider_refused_is_shown_and_tried_again() {
+    let app = TestApp::new().await;
+    let editor = editor(&app);
+    let Some(mut browser) = open(&editor, "files", 1280, 900).await else {
+        return;
+    };
+    let file =
+        "MENU,ISSUE\\r\\nMenu,biasa saja\\r\\nMenu,\"ditolak [[sim:400,times=2]] dulu\"\\r\\n";
+    choose(&mut browser, "sipd.csv", file).await;
+    browser.click("index-file").await;
+    shows(
+        &mut browser,
+        "ingestion-state",
+        "sipd.csv indexed, with errors",
+    )
+    .await;
+    shows(&mut browser, "problems", "line 3").await;
+    browser.click("retry-ingestion").await;
+    shows(&mut browser, "ingestion-state", "sipd.csv indexed.").await;
+    browser
+        .wait("!document.querySelector('[data-testid=retry-ingestion]')")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

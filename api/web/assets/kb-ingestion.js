@@ -90,12 +90,13 @@ export function counts(ingestion) {
   return all.filter(([count]) => count > 0).map(([count, word]) => `${format.count(count)} ${word}`);
 }
 
-/** Rows that make no entry, each with its line and why. */
+/** Rows that make no entry, or whose text was refused, each with its line and why. */
 export function problems(rows, total) {
   if (!rows.length) return null;
-  const more = Math.max(total ?? 0, rows.length) - Math.min(rows.length, LISTED);
+  const all = Math.max(total ?? 0, rows.length);
+  const more = all - Math.min(rows.length, LISTED);
   return h("div", { class: "kb-problems", "data-testid": "problems" },
-    h("h3", {}, `${format.count(Math.max(total ?? 0, rows.length))} rows make no entry`),
+    h("h3", {}, all === 1 ? "1 row to look at" : `${format.count(all)} rows to look at`),
     h("ul", {}, ...rows.slice(0, LISTED).map(({ line, reason }) => h("li", {}, h("span", { class: "mono" }, `line ${line}`), " ", reason))),
     more > 0 && h("p", { class: "small" }, `and ${format.count(more)} more`));
 }
@@ -138,14 +139,13 @@ export class IngestionView {
     const cost = ingestion.cost === null || ingestion.cost === undefined ? "" : `$${Number(ingestion.cost).toPrecision(2)}`;
     const tokens = ingestion.tokens > 0 && `${format.count(ingestion.tokens)} tokens`;
     this.figures.textContent = [`${format.count(ingestion.rows_read)} rows`, ...counts(ingestion), tokens, Number(ingestion.cost) > 0 && cost].filter(Boolean).join(" · ");
-    patch(this.actions, String(over), () => [
+    const mayRetry = over && ingestion.kind === "upload" && ingestion.chunks_failed > 0;
+    patch(this.actions, JSON.stringify([over, mayRetry, ingestion.id]), () => [
+      mayRetry && h("button", { type: "button", class: "outlined", "data-testid": "retry-ingestion", onclick: () => this.retry(ingestion.id) }, "Try again what was refused"),
       !over && h("button", { type: "button", class: "outlined", "data-testid": "cancel-ingestion", onclick: () => this.cancel(ingestion.id) }, "Cancel"),
     ]);
     patch(this.more, JSON.stringify(ingestion.rows_skipped), () => [problems(ingestion.rows_skipped, ingestion.rows_skipped_count)]);
-    if (over) {
-      this.after?.();
-      this.after = null;
-    }
+    if (over) this.after?.();
   }
 
   async cancel(id) {
@@ -154,6 +154,15 @@ export class IngestionView {
       this.update(ingestion);
     } catch (error) {
       if (error.status !== 409) this.page.toast(`It was not cancelled: ${this.page.problem(error)}`);
+    }
+  }
+
+  async retry(id) {
+    try {
+      const { ingestion } = await this.page.api.send("POST", `/knowledge/ingestions/${id}/retry`, {});
+      this.show(ingestion, this.after);
+    } catch (error) {
+      this.page.toast(error.status === 409 ? "There is nothing left to try again." : `It was not tried again: ${this.page.problem(error)}`);
     }
   }
 
