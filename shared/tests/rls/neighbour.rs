@@ -239,6 +239,8 @@ async fn nobody_reaches_a_neighbours_rows() {
             "budget_users INSERT",
             "budget_users SELECT",
             "budget_users UPDATE",
+            "conversation_summaries DELETE",
+            "conversation_summaries SELECT",
             "conversations DELETE",
             "conversations GIVE",
             "conversations SELECT",
