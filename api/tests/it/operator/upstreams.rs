@@ -6,18 +6,17 @@ use crate::common::{TestApp, conversation, until};
 
 #[tokio::test]
 async fn the_upstream_is_shown_as_the_workers_see_it() {
-    let mut app = TestApp::with(&[
-        ("FREE_MODEL_RATE_LIMIT_PER_MINUTE", "600"),
-        ("OPENROUTER_API_KEYS", "one,two"),
-    ])
-    .await;
+    let mut app = TestApp::without_worker().await;
     let service = app.user().service();
     let none = service.get("/internal/upstreams").await;
     assert_eq!(
         none.body,
         json!({ "workers": 0, "breakers": [], "buckets": [], "keys": [], "credits": null })
     );
-    app.start_worker();
+    app.start_worker_with(&[
+        ("FREE_MODEL_RATE_LIMIT_PER_MINUTE", "600"),
+        ("OPENROUTER_API_KEYS", "one,two"),
+    ]);
     let user = app.user();
     let id = conversation(&user).await;
     // The first key is refused, and the second one answers.
