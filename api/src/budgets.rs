@@ -73,19 +73,7 @@ fn free_models(app: &AppState, chain: &[Model]) -> Vec<Model> {
 
 /// Said once a period: the row remembers it, if this is committed.
 fn warn(tx: &UserTx, budget: &str) {
-    let (scope, period) = budget.split_once(' ').unwrap_or((budget, ""));
-    metrics::counter!(
-        shared::metrics::BUDGET_WARNINGS,
-        "scope" => scope.to_owned(), "period" => period.to_owned()
-    )
-    .increment(1);
-    let user_id = (scope == "user").then(|| tx.user_id());
-    tracing::warn!(
-        budget.scope = scope,
-        budget.period = period,
-        user.id = user_id.map(tracing::field::display),
-        "four fifths of a budget are used"
-    );
+    shared::budgets::warn(budget, budget.starts_with("user").then(|| tx.user_id()));
 }
 
 fn problem(app: &AppState, exhausted: &Exhausted) -> Problem {

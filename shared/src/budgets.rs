@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
+use uuid::Uuid;
 
 use crate::config::Vars;
 use crate::models::{Model, ModelsConfig};
@@ -130,6 +131,22 @@ impl BudgetsConfig {
         });
         costs.max()
     }
+}
+
+/// Says that four fifths of a budget, `user day` or another, are used; of a person's, whose.
+pub fn warn(budget: &str, person: Option<Uuid>) {
+    let (scope, period) = budget.split_once(' ').unwrap_or((budget, ""));
+    metrics::counter!(
+        crate::metrics::BUDGET_WARNINGS,
+        "scope" => scope.to_owned(), "period" => period.to_owned()
+    )
+    .increment(1);
+    tracing::warn!(
+        budget.scope = scope,
+        budget.period = period,
+        user.id = person.map(tracing::field::display),
+        "four fifths of a budget are used"
+    );
 }
 
 /// What counts as far above what somebody, or a model, took before.

@@ -29,4 +29,5 @@ pub mod telemetry;
 pub mod testing;
 pub mod tickets;
 pub mod traces;
+pub mod upstreams;
 pub mod vitals;

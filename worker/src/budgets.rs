@@ -13,6 +13,8 @@ use crate::context::Context;
 const LOOKED_AT: i32 = 2_000;
 /// Between two rounds, while budgets are set; without them, between two looks whether something is left.
 const ROUND: Duration = Duration::from_secs(1);
+/// Between two looks for budgets that are nearly used, in rounds.
+const WARNINGS: u32 = 10;
 const WITHOUT: Duration = Duration::from_mins(1);
 
 /// Switches the counting on or off as this worker is told, and gives back for ever.
@@ -26,8 +28,16 @@ pub async fn watch_budgets(context: Arc<Context>) {
         );
         tokio::time::sleep(ROUND).await;
     }
-    let mut after = None;
+    let (mut after, mut round) = (None, 0_u32);
     loop {
+        if on
+            && round.is_multiple_of(WARNINGS)
+            && let Err(error) = warn(&context).await
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "nobody was told of budgets that are nearly used");
+        }
+        round = round.wrapping_add(1);
         match release(&context, after).await {
             Ok(next) => after = next,
             Err(error) => tracing::warn!(
@@ -50,6 +60,17 @@ async fn switch(context: &Context, on: bool) -> StoreResult<()> {
     tx.commit().await?;
     if changed {
         tracing::info!(on, "the counting of what is spent was switched");
+    }
+    Ok(())
+}
+
+/// Tells of budgets that are nearly used: a cost may be far above what was reserved, or come late.
+async fn warn(context: &Context) -> StoreResult<()> {
+    let mut tx = context.db.sweep().await?;
+    let nearly = budgets::used_up_to_warn(&mut tx, &context.config.budgets.limits).await?;
+    tx.commit().await?;
+    for (budget, person) in nearly {
+        shared::budgets::warn(&budget, person);
     }
     Ok(())
 }

@@ -116,6 +116,7 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(internal::dead_notifications::replay))
         .routes(routes!(internal::dead_notifications::discard))
         .routes(routes!(internal::workers::list))
+        .routes(routes!(internal::upstreams::show))
         .routes(routes!(health::health))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

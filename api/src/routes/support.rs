@@ -22,6 +22,7 @@ use super::view::{Answer, Links};
 use super::{model, reply};
 use crate::app::AppState;
 use crate::auth::Identity;
+use crate::budgets;
 use crate::error::{Code, FieldError, Problem, Result};
 use crate::extract::{Correlation, Idempotent, Prefer, User};
 use crate::limits;
@@ -117,7 +118,13 @@ pub(super) async fn chat(
     let budget = creation.budget();
     let tx = creation.tx(&app).await?;
     let stored = store(&app, tx, message, request.body.session_id, &work).await;
-    let (session_id, state, generation, parked) = stored.map_err(|problem| budget.on(problem))?;
+    let (session_id, state, mut generation, parked) =
+        stored.map_err(|problem| budget.on(problem))?;
+    if let Some(credits) = budgets::estimate(&app, &chain) {
+        let tx = creation.tx(&app).await?;
+        let reserved = budgets::reserve(&app, tx, &mut generation, &chain, credits).await;
+        reserved.map_err(|problem| budget.on(problem))?;
+    }
     let body = pending(message, session_id, state, generation);
     let location = Some(Links::of(body.generation.id).this);
     let answer = Answer::new(StatusCode::ACCEPTED, location, &body)?;

@@ -231,3 +231,59 @@ async fn without_budgets_nothing_is_counted() {
         assert_eq!(app.count(table).await, "0", "{table}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_help_desk_spends_of_the_same_budget() {
+    let app = app(&[("BUDGET_USER_DAY", "0.01")]).await;
+    let user = app.user().premium();
+    let ask = async || {
+        let headers = [("prefer", "wait=0")];
+        let question = json!({ "message": "SP2D tidak bisa dicetak" });
+        let path = "/api/chat/support/chat";
+        user.post_with(path, &headers, question).await
+    };
+    let first = ask().await;
+    assert_eq!(first.status, 202, "{}", first.shown());
+    assert_eq!(app.count("budget_reservations").await, "1");
+    assert_eq!(ask().await.problem(), "429 budget_exhausted");
+    assert_eq!(app.count("messages").await, "1", "a refusal stores nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_title_is_reserved_for_and_made_by_a_free_model_where_nothing_is_left() {
+    let mut app = app(&[("BUDGET_USER_DAY", "0.01")]).await;
+    app.start_worker_with(&[("BUDGET_USER_DAY", "0.01"), ("COST_REFRESH", "0")]);
+    let user = app.user().premium();
+    let id = crate::common::conversation(&user).await;
+    let answer = user.ask(&id, "hello [[sim:cost=0.009]]").await;
+    assert_eq!(answer.text("/generation/status"), "completed");
+    let asked = "SELECT string_agg(model_asked, ' ') FROM chat.attempts WHERE operation = 'title'";
+    let asked = until(async || app.env.value(asked).await).await;
+    assert_eq!(asked, FREE);
+
+    // What was reserved is given back.
+    until(async || (app.count("budget_reservations").await == "0").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_costs_more_than_was_reserved_is_warned_of_when_it_is_settled() {
+    let mut app = app(&[("BUDGET_USER_DAY", "0.02"), ("BUDGET_TOTAL_DAY", "0.1")]).await;
+    app.start_worker_with(&[
+        ("BUDGET_USER_DAY", "0.02"),
+        ("BUDGET_TOTAL_DAY", "0.1"),
+        ("COST_REFRESH", "0"),
+    ]);
+    let user = app.user().premium();
+    let id = titled(&user).await;
+    let answer = user.ask(&id, "hello [[sim:cost=0.018]]").await;
+    assert_eq!(answer.text("/generation/status"), "completed");
+    let warned = "SELECT count(warned_at) FROM chat.budget_users WHERE period = 'day'";
+    until(async || (app.env.value(warned).await.unwrap() == "1").then_some(())).await;
+    // Everybody's has room, and a month has no limit here.
+    for others in [
+        "SELECT count(warned_at) FROM chat.budget_totals",
+        "SELECT count(warned_at) FROM chat.budget_users WHERE period = 'month'",
+    ] {
+        assert_eq!(app.env.value(others).await.unwrap(), "0", "{others}");
+    }
+}

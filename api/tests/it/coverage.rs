@@ -126,6 +126,7 @@ impl Operation {
             "GET /api/chat/knowledge/reindex",
             "GET /internal/queues",
             "GET /internal/workers",
+            "GET /internal/upstreams",
             "GET /health/live",
             "GET /health/ready",
             "GET /metrics",

@@ -386,3 +386,50 @@ async fn a_stream_ends_when_its_token_does() {
     .await;
     assert_eq!(stream.rest().await, Vec::<Value>::new());
 }
+
+#[tokio::test]
+async fn who_waits_for_the_first_word_is_told_so_and_nothing_of_it_is_stored() {
+    let mut app = TestApp::with(&[("INTERIM_AFTER", "0.2")]).await;
+    app.start_worker();
+    let user = app.user();
+    let id = conversation(&user).await;
+    let mut socket = Socket::open(&user).await;
+    socket.settle().await;
+    let sent = user
+        .say(&id, "Think well. [[sim:hold=0,processing=50]]")
+        .await;
+    let before = socket.through("generation.interim").await;
+    let interim = before.last().unwrap();
+    assert_eq!(interim["generation_id"], sent.text("/generation/id"));
+    let message = interim["data"]["message"].as_str().unwrap().to_owned();
+    assert!(!message.is_empty());
+    app.simulator.release();
+    let rest = socket.through("generation.completed").await;
+    assert!(
+        !rest
+            .iter()
+            .any(|event| event["type"] == "generation.interim")
+    );
+
+    // Who comes later sees it in its place, before the first word.
+    let stream = EventStream::open(&user, &sent.text("/links/events"), None).await;
+    let events = stream.rest().await;
+    let kinds = sse::kinds(&events);
+    let place = |kind: &str| kinds.iter().position(|other| *other == kind);
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|kind| **kind == "generation.interim")
+            .count(),
+        1
+    );
+    assert!(
+        place("generation.interim") < place("generation.delta"),
+        "{kinds:?}"
+    );
+    let messages = user
+        .get(&format!("/api/chat/conversations/{id}/messages"))
+        .await;
+    assert_eq!(messages.body["messages"].as_array().unwrap().len(), 2);
+    assert!(!messages.raw.contains(&message));
+}

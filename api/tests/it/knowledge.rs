@@ -15,7 +15,12 @@ pub(crate) fn editor(app: &TestApp) -> Client {
 }
 
 /// Sends a file as browsers do; `parts` come before it.
-pub(crate) async fn send(client: &Client, path: &str, parts: &[(&str, &str)], file: &[u8]) -> Answer {
+pub(crate) async fn send(
+    client: &Client,
+    path: &str,
+    parts: &[(&str, &str)],
+    file: &[u8],
+) -> Answer {
     let mut body = Vec::new();
     for (name, text) in parts {
         let part =
@@ -344,7 +349,9 @@ async fn an_upload_whose_sender_vanishes_leaves_nothing() {
          --edge\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nMENU,ISSUE\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let rows: String = (0..5_000).map(|row| format!("menu,issue {row}\n")).collect();
+    let rows: String = (0..5_000)
+        .map(|row| format!("menu,issue {row}\n"))
+        .collect();
     stream.write_all(rows.as_bytes()).await.unwrap();
     let staged = "SELECT count(*) > 1000 FROM chat.knowledge_rows";
     until(async || (app.env.value(staged).await.as_deref() == Some("true")).then_some(())).await;

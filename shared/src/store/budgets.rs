@@ -83,6 +83,22 @@ pub async fn reserve(
     })
 }
 
+/// Whether something is reserved for this generation.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_reserved(tx: &mut UserTx, generation_id: Uuid) -> StoreResult<bool> {
+    let user_id = tx.user_id();
+    let is_reserved = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM chat.budget_reservations WHERE generation_id = $1 AND user_id = $2) AS "is!""#,
+        generation_id,
+        user_id,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(is_reserved)
+}
+
 /// Has a generation that was accepted in this transaction made by these models instead.
 ///
 /// # Errors
@@ -104,6 +120,46 @@ pub async fn use_models(tx: &mut UserTx, generation_id: Uuid, chain: &[Model]) -
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// Budgets of which four fifths are used by now, by what was spent or reserved, and of which nobody was told yet: as
+/// `user day` with whose it is. They are told of once.
+///
+/// # Errors
+/// When the database fails.
+pub async fn used_up_to_warn(
+    tx: &mut SweepTx,
+    limits: &Limits,
+) -> StoreResult<Vec<(String, Option<Uuid>)>> {
+    let totals = sqlx::query_scalar!(
+        r#"UPDATE chat.budget_totals t SET warned_at = now()
+           WHERE t.warned_at IS NULL AND t.spent + t.reserved >= 0.8 * CASE
+               WHEN t.period = 'day' AND t.starts_on = (now() AT TIME ZONE 'UTC')::date THEN $1::numeric
+               WHEN t.period = 'month' AND t.starts_on = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN $2
+           END RETURNING t.period"#,
+        limits.total_day,
+        limits.total_month,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let users = sqlx::query!(
+        r#"UPDATE chat.budget_users u SET warned_at = now()
+           WHERE u.warned_at IS NULL AND u.spent + u.reserved >= 0.8 * CASE
+               WHEN u.period = 'day' AND u.starts_on = (now() AT TIME ZONE 'UTC')::date THEN $1::numeric
+               WHEN u.period = 'month' AND u.starts_on = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN $2
+           END RETURNING u.user_id, u.period"#,
+        limits.user_day,
+        limits.user_month,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let totals = totals
+        .into_iter()
+        .map(|period| (format!("total {period}"), None));
+    let users = users
+        .into_iter()
+        .map(|row| (format!("user {}", row.period), Some(row.user_id)));
+    Ok(totals.chain(users).collect())
 }
 
 /// Switches the counting of what is spent on or off. Writers of usage wait for it, so it gives up soon: call

@@ -19,6 +19,7 @@ use shared::redis::{Redis, RedisConfig};
 use shared::store::audit::Actor;
 use shared::store::dead_letters::{Filter, Refused};
 use shared::store::{Db, DbConfig, ServingRole};
+use shared::upstreams;
 use uuid::Uuid;
 
 use crate::inbound::InboundConfig;
@@ -56,6 +57,8 @@ enum Command {
     Workers,
     /// The models that are left alone because they failed again and again.
     Breakers,
+    /// The models' provider as the workers see it: who is left alone, limits, keys, credits.
+    Upstreams,
     /// Generations that were given up and wait for an operator, newest first.
     DeadLetters {
         /// Only those with this reason.
@@ -213,6 +216,10 @@ pub async fn run(config: AdminConfig, admin: Admin, clock: Clock) -> anyhow::Res
         Command::Breakers => {
             let breakers = open_breakers(&operator.redis).await?;
             shown.outcome(&breakers, || tables::breakers(&breakers))
+        }
+        Command::Upstreams => {
+            let known = upstreams::read(&operator.redis).await?;
+            shown.outcome(&known, || tables::upstreams(&known))
         }
         Command::DeadLetters {
             code,

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle};
 use shared::domain::{DeadLetter, DeadLetterCount, FleetWorker, Queue, timestamp};
+use shared::upstreams::Upstreams;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -95,6 +96,73 @@ pub(super) fn workers(workers: &[FleetWorker]) -> String {
         ]);
     }
     table.trim_fmt()
+}
+
+/// One table below the other; what there is nothing of is left out.
+pub(super) fn upstreams(known: &Upstreams) -> String {
+    if known.workers == 0 {
+        return "no worker has told of it".to_owned();
+    }
+    let seconds = |seconds: f64| {
+        if seconds > 0.0 {
+            span(seconds)
+        } else {
+            NOTHING.to_owned()
+        }
+    };
+    let number = |number: Option<u64>| number.map_or(NOTHING.to_owned(), |n| n.to_string());
+    let mut buckets = table(
+        &[
+            "ACCOUNT",
+            "MODELS",
+            "A MINUTE",
+            "NEXT CALL IN",
+            "WAITING",
+            "CLOSED FOR",
+            "LEFT TODAY",
+        ],
+        2..7,
+    );
+    for bucket in &known.buckets {
+        buckets.add_row([
+            bucket.account.clone(),
+            bucket.models.clone(),
+            number(bucket.calls_per_minute.map(u64::from)),
+            seconds(bucket.next_call_seconds),
+            bucket.waiting.to_string(),
+            seconds(bucket.closed_seconds),
+            number(bucket.left_today),
+        ]);
+    }
+    let mut keys = table(&["KEY", "WORKER", "RESTS FOR", "FOR PAID MODELS"], 2..4);
+    for key in &known.keys {
+        keys.add_row([
+            key.label.clone(),
+            key.worker.clone(),
+            seconds(key.rests_seconds),
+            seconds(key.rests_for_paid_seconds),
+        ]);
+    }
+    let mut breakers = table(&["MODEL", "ERROR", "STATE", "TRIED IN"], 3..4);
+    for breaker in &known.breakers {
+        breakers.add_row([
+            breaker.model.clone(),
+            breaker.error.clone(),
+            breaker.state.replace('_', " "),
+            seconds(breaker.seconds_left),
+        ]);
+    }
+    let mut parts = vec![buckets.trim_fmt(), keys.trim_fmt()];
+    if known.breakers.is_empty() {
+        parts.push("all models are called".to_owned());
+    } else {
+        parts.push(breakers.trim_fmt());
+    }
+    if let Some(credits) = &known.credits {
+        let at = timestamp::format(credits.read_at);
+        parts.push(format!("{} credits are left, as of {at}", credits.left));
+    }
+    parts.join("\n\n")
 }
 
 pub(super) fn breakers(breakers: &[OpenBreaker]) -> String {

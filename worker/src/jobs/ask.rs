@@ -20,7 +20,7 @@ const LIMIT: &str = "the account's limit";
 /// What came of asking.
 pub(super) enum Asked {
     /// A model answered.
-    Answered(Answer),
+    Answered(Box<Answer>),
     /// None did, and there is nothing to wait for.
     Failed { code: FailureCode, detail: String },
 }
@@ -70,7 +70,7 @@ pub(super) async fn ask<'a>(
         events::write(log, notes, claim.stream),
     );
     let asked = match outcome {
-        Ok(Ok(Outcome::Completed(answer))) => Asked::Answered(answer),
+        Ok(Ok(Outcome::Completed(answer))) => Asked::Answered(Box::new(answer)),
         Ok(Ok(Outcome::Failed { code, detail, .. })) => Asked::Failed { code, detail },
         Ok(Ok(Outcome::PutBack {
             after,

@@ -2,7 +2,9 @@
 
 use shared::domain::{FailureCode, Message};
 use shared::id;
+use shared::models::Model;
 use shared::push::publish;
+use shared::store::budgets::{is_reserved, reserve};
 use shared::store::generations::{self, Claim, TitleFinished};
 use shared::store::{StoreResult, messages};
 use tokio::sync::mpsc;
@@ -16,6 +18,8 @@ use crate::upstream::{self, Answer, Call, Outcome};
 
 /// Messages that a title is made from.
 const MESSAGES: i64 = 4;
+/// Tokens of them that are reckoned with where something is reserved.
+const PROMPT_TOKENS: u32 = 1_000;
 /// A title says what there is; it invents little.
 const TEMPERATURE: f32 = 0.3;
 
@@ -44,11 +48,23 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
             .await;
         }
     };
+    let chain = match affordable(context, claim).await {
+        Ok(chain) if chain.is_empty() => {
+            let detail = "a budget is used up and no free model is left";
+            return give_up(context, claim, FailureCode::UpstreamExhausted, detail).await;
+        }
+        Ok(chain) => chain,
+        Err(error) => {
+            tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "budgets not asked");
+            let again = std::time::Duration::from_secs(1);
+            return put_back(context, claim, again, true, "no budget could be asked").await;
+        }
+    };
     // Nobody follows a title as it is written.
     let (sender, _) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "title", sender);
     let referee = paced(context, claim);
-    let running = upstream::run(&context.upstream, &claim.chain, &call, &referee, &mut book);
+    let running = upstream::run(&context.upstream, &chain, &call, &referee, &mut book);
     let outcome = unless_aborted(job, tokio::time::timeout(claim.time_left, running)).await;
     match outcome {
         Ok(Ok(Outcome::Completed(answer))) => store(context, claim, &book, &answer).await,
@@ -83,6 +99,32 @@ pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) 
             book.book_dropped("stopped").await;
         }
     }
+}
+
+/// The models that a title may be made by: those that cost something while the person's and everybody's budgets
+/// have room for it, which is reserved the first time.
+async fn affordable(context: &Context, claim: &Claim) -> StoreResult<Vec<Model>> {
+    let budgets = &context.config.budgets;
+    let models = &context.config.upstream.models;
+    let credits = budgets.is_on().then(|| {
+        let chain = &claim.chain;
+        budgets.estimate(models, chain, PROMPT_TOKENS)
+    });
+    let Some(credits) = credits.flatten() else {
+        return Ok(claim.chain.clone());
+    };
+    let mut tx = context.db.user(claim.user_id).await?;
+    if is_reserved(&mut tx, claim.id).await? {
+        return Ok(claim.chain.clone());
+    }
+    let reservation = reserve(&mut tx, claim.id, credits, &budgets.limits).await?;
+    tx.commit().await?;
+    for budget in &reservation.warned {
+        shared::budgets::warn(budget, budget.starts_with("user").then_some(claim.user_id));
+    }
+    let is_refused = reservation.refused.is_some();
+    let allowed = claim.chain.iter().filter(|model| model.free || !is_refused);
+    Ok(allowed.cloned().collect())
 }
 
 async fn call(context: &Context, claim: &Claim) -> StoreResult<Option<Call>> {

@@ -1,14 +1,16 @@
 //! Learning what the account may still do: by asking the upstream, one worker for all, and by what
 //! other workers were refused.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use shared::clock::Clock;
 use shared::redis::RedisFailure;
 use shared::store::{StoreResult, fleet};
+use shared::upstreams::Credits;
 
 use super::Pacing;
+use super::report::report;
 use crate::context::Context;
 use crate::upstream::{Account, account};
 
@@ -17,6 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Between two counts of the workers that live, and two questions whose turn it is, in looks.
 const SLOWLY: u32 = 10;
+/// Between two reports for operators, in looks.
+const REPORTS: u32 = 5;
 
 /// Looks for ever.
 pub async fn watch_account(context: Arc<Context>) {
@@ -33,6 +37,11 @@ pub async fn watch_account(context: Arc<Context>) {
                     "workers not counted"
                 ),
             }
+        }
+        if looks.is_multiple_of(REPORTS)
+            && let Err(failure) = report(&context).await
+        {
+            tracing::debug!(%failure, "operators are not told of the upstream");
         }
         looks = looks.wrapping_add(1);
         tokio::time::sleep(LOOK_EVERY).await;
@@ -90,6 +99,11 @@ impl Pacing {
         if let Some(credits) = account.credits_left {
             let shown = rust_decimal::prelude::ToPrimitive::to_f64(&credits);
             metrics::gauge!(shared::metrics::CREDITS_LEFT).set(shown.unwrap_or(0.0));
+            let mut known = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = Some(Credits {
+                left: credits,
+                read_at: clock.now(),
+            });
         }
     }
 }

@@ -51,6 +51,16 @@ pub enum State {
 }
 
 impl State {
+    /// As it is told.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+
     /// For the gauge: 0, 1 or 2 in the order of declaration.
     #[must_use]
     pub const fn number(self) -> u8 {

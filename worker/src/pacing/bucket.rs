@@ -104,6 +104,29 @@ static CLOSED: LazyLock<Script> = LazyLock::new(|| {
     timed("return math.max(tonumber(redis.call('HGET', KEYS[1], 'closed') or '0') - now, 0)")
 });
 
+/// How far ahead of now the bucket is, how long it is closed for, what is left of the day (-1: nobody said),
+/// and how many stand in line.
+static STATE: LazyLock<Script> = LazyLock::new(|| {
+    timed(
+        r"local state = redis.call('HMGET', KEYS[1], 'arrival', 'closed', 'left')
+          return { math.max(tonumber(state[1] or '0') - now, 0), math.max(tonumber(state[2] or '0') - now, 0),
+                   tonumber(state[3] or '-1'), redis.call('ZCARD', KEYS[2]) }",
+    )
+});
+
+/// A bucket as an operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketState {
+    /// How far ahead of now it is.
+    pub arrival: Duration,
+    /// How long nothing is let through.
+    pub closed: Duration,
+    /// Calls that are left of the day, where the upstream has said so.
+    pub left: Option<u64>,
+    /// How many stand in line.
+    pub waiting: u64,
+}
+
 /// One bucket, by its name.
 #[derive(Clone, Debug)]
 pub struct Bucket {
@@ -228,6 +251,23 @@ impl Bucket {
         let mut invocation = LEFT.key(self.key(redis, ""));
         invocation.arg(calls).arg(lifetime_ms()).arg(moment(clock));
         redis.script(&invocation).await
+    }
+
+    /// How it is.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn state(&self, redis: &Redis) -> Result<BucketState, RedisFailure> {
+        let mut invocation = STATE.key(self.key(redis, ""));
+        invocation.key(self.key(redis, ":line")).arg(moment(None));
+        let (arrival, closed, left, waiting): (u64, u64, i64, u64) =
+            redis.script(&invocation).await?;
+        Ok(BucketState {
+            arrival: Duration::from_micros(arrival),
+            closed: Duration::from_micros(closed),
+            left: u64::try_from(left).ok(),
+            waiting,
+        })
     }
 
     /// How long it is closed for.

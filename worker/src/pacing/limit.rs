@@ -19,6 +19,12 @@ impl Limit {
         (calls > 0).then_some(Self { calls })
     }
 
+    /// How many.
+    #[must_use]
+    pub fn calls(self) -> u32 {
+        self.calls
+    }
+
     /// Calls that may come at once: a reply and its title. Each one more would take the room of a
     /// steady one, because a burst may end one window and begin the next.
     fn burst(self) -> u32 {

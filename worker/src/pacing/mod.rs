@@ -10,13 +10,16 @@ mod bucket;
 mod config;
 mod limit;
 mod notes;
+mod report;
 mod share;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use shared::domain::Priority;
 use shared::redis::{Redis, RedisFailure};
+use shared::upstreams::Credits;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -25,7 +28,7 @@ use crate::upstream::{Admission, ErrorClass, Model, Referee};
 pub use account::watch_account;
 pub use breaker::State;
 use breaker::{Breakers, Key, PROBE, PROBED, Say};
-pub use bucket::{Bucket, Request, Verdict};
+pub use bucket::{Bucket, BucketState, Request, Verdict};
 pub use config::PacingConfig;
 pub use limit::Limit;
 pub use notes::{OpenBreaker, open_breakers};
@@ -41,6 +44,9 @@ const SPREAD: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Pacing {
     redis: Redis,
+    account: String,
+    /// What this worker was told when it asked last.
+    credits: Mutex<Option<Credits>>,
     free: Side,
     paid: Side,
     max_wait: Duration,
@@ -93,6 +99,8 @@ impl Pacing {
     pub fn new(redis: Redis, config: &PacingConfig, account: &str) -> Self {
         Self {
             redis,
+            account: account.to_owned(),
+            credits: Mutex::default(),
             free: Side::new(account, "free", config.free),
             paid: Side::new(account, "paid", config.paid),
             max_wait: config.max_wait,

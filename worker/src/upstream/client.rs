@@ -1,6 +1,7 @@
 //! One call of one model: the request, the stream, the record.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
@@ -115,6 +116,13 @@ impl Client {
     #[must_use]
     pub fn config(&self) -> &UpstreamConfig {
         &self.config
+    }
+
+    /// What stands for each of its keys, with how long it is not used at all, and not for models that cost
+    /// something.
+    #[must_use]
+    pub fn key_rests(&self, now: std::time::Instant) -> Vec<(String, Duration, Duration)> {
+        self.keys.rests(now)
     }
 
     /// Calls one model once. Dropping the future closes the connection.

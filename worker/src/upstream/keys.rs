@@ -141,6 +141,23 @@ impl Keys {
         keys.iter().find(|key| key.usable(free_model, now)).cloned()
     }
 
+    /// What stands for each key, with how long it is not used at all and not for models that cost something.
+    pub(super) fn rests(&self, now: Instant) -> Vec<(String, Duration, Duration)> {
+        let left = |until: Option<Instant>| {
+            until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+        };
+        let keys = self.read();
+        let rests = keys.iter().map(|key| {
+            let bench = *key.bench.lock().unwrap_or_else(PoisonError::into_inner);
+            (
+                key.label.clone(),
+                left(bench.all_until),
+                left(bench.paid_until),
+            )
+        });
+        rests.collect()
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Key>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -179,6 +196,8 @@ mod tests {
         keys.choose(false, now).unwrap().bench(Refusal::Paid, now);
         assert!(keys.choose(false, now).is_none());
         assert!(keys.choose(true, now).is_some());
+        let rests = keys.rests(now + BENCH / 2);
+        assert_eq!((rests[0].1, rests[0].2), (Duration::ZERO, BENCH / 2));
     }
 
     #[test]

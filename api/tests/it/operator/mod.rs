@@ -3,6 +3,7 @@
 mod dead_letters;
 mod dead_notifications;
 mod queues;
+mod upstreams;
 
 use uuid::Uuid;
 
