@@ -24,6 +24,7 @@ mod generations;
 mod idempotency;
 mod knowledge;
 mod limits;
+mod loads;
 mod logs;
 mod messages;
 mod metrics;
@@ -35,6 +36,8 @@ mod protocol;
 #[expect(dead_code, reason = "these tests use their own part of it")]
 mod publisher;
 mod regenerate;
+mod replicas;
+mod sentinel;
 mod shutdown;
 mod socket;
 mod support;

@@ -22,6 +22,7 @@ mod error;
 pub mod feedback;
 pub mod fleet;
 pub mod generations;
+mod history;
 pub mod idempotency;
 pub mod inbox;
 pub mod knowledge;
@@ -42,5 +43,6 @@ pub mod usage;
 
 pub use config::{DbConfig, Pooler};
 pub use error::{StoreError, StoreResult};
+pub use history::History;
 pub use operator::OperatorTx;
 pub use tx::{Db, ServingRole, SweepTx, UserTx};
