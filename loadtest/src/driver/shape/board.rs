@@ -60,7 +60,11 @@ pub(crate) struct Known {
     pub(crate) end: Option<(Ending, Instant)>,
     /// Whether the texts told are not the reply that was stored; only where texts are compared.
     pub(crate) is_wrong: bool,
+    /// Whether its end was told only after somebody had asked for it.
+    pub(crate) was_asked_for: bool,
     last_text: Option<Instant>,
+    /// When anything was heard of it, or asked.
+    last_sign: Option<Instant>,
     last_event: String,
     text: String,
 }
@@ -89,6 +93,7 @@ impl Board {
     pub(crate) fn sent(&self, generation: &str, sent: Sent) -> Option<(Ending, Instant)> {
         let mut known = self.lock();
         let known = known.entry(generation.to_owned()).or_default();
+        known.last_sign.get_or_insert(sent.accepted);
         known.sent = Some(sent);
         known.end
     }
@@ -103,6 +108,7 @@ impl Board {
             return None;
         }
         known.last_event.clone_from(&event.id);
+        known.last_sign = Some(at);
         match event.kind.as_str() {
             "generation.delta" => known.hear_text(&event.data.text, at, self.compares_text),
             "generation.retrying" => known.text.clear(),
@@ -131,6 +137,32 @@ impl Board {
             known.end.is_none() && known.sent.as_ref().is_some_and(|sent| sent.user == user)
         });
         mine.map(|(id, known)| (id.clone(), known.last_event.clone()))
+            .collect()
+    }
+
+    /// What one socket has heard nothing of for so long, as far as it may ask for it at once. It counts as
+    /// asked for.
+    pub(crate) fn silent_of(
+        &self,
+        user: usize,
+        silence: Duration,
+        most: usize,
+    ) -> Vec<(String, String)> {
+        let mut known = self.lock();
+        let now = Instant::now();
+        let silent = known.iter_mut().filter(|(_, known)| {
+            let since = known.last_sign.map(|at| now.saturating_duration_since(at));
+            known.end.is_none()
+                && known.sent.as_ref().is_some_and(|sent| sent.user == user)
+                && since.is_some_and(|since| since > silence)
+        });
+        silent
+            .take(most)
+            .map(|(id, known)| {
+                known.was_asked_for = true;
+                known.last_sign = Some(now);
+                (id.clone(), known.last_event.clone())
+            })
             .collect()
     }
 
@@ -246,6 +278,26 @@ mod tests {
             assert!(board.heard(&end, now).is_none(), "an end counts once");
             assert!(board.take()[0].1.is_wrong == wrong);
         }
+    }
+
+    #[test]
+    fn what_is_silent_is_asked_for_once_in_a_while() {
+        let board = Board::new(false);
+        let now = Instant::now();
+        board.sent("g", sent(now));
+        std::thread::sleep(Duration::from_millis(5));
+        let silence = Duration::from_millis(1);
+        assert!(board.silent_of(4, silence, 9).is_empty(), "somebody else's");
+        assert!(board.silent_of(3, Duration::from_mins(1), 9).is_empty());
+        assert_eq!(
+            board.silent_of(3, silence, 9),
+            [("g".to_owned(), String::new())]
+        );
+        assert!(board.silent_of(3, Duration::from_mins(1), 9).is_empty());
+        let end = event("generation.completed", "g.1.9", &json!({}));
+        assert!(board.heard(&end, now).is_some());
+        assert!(board.silent_of(3, Duration::ZERO, 9).is_empty());
+        assert!(board.take()[0].1.was_asked_for);
     }
 
     #[test]

@@ -14,6 +14,14 @@ use crate::driver::measure::bump;
 /// The longest a client waits before it tries to come back again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// What nothing was heard of for so long is asked for, as a careful client does: a feed remembers only so much of
+/// somebody who asks for hundreds of replies at once.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How often that is looked at, and how much is asked for at once.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const ASKED_AT_ONCE: usize = 32;
+
 /// A message was accepted; its request began at this moment.
 #[derive(Debug)]
 pub(crate) struct Accepted {
@@ -69,6 +77,7 @@ impl Listener {
     }
 
     async fn follow(&mut self, feed: &mut Feed, opened: Instant) -> Why {
+        let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
                 text = feed.next_text() => {
@@ -79,6 +88,12 @@ impl Listener {
                     }
                 }
                 () = was_cut(&mut self.cut) => return Why::Cut,
+                _ = look.tick() => {
+                    let silent = self.run.board.silent_of(self.user, SILENCE, ASKED_AT_ONCE);
+                    for (generation, after) in silent {
+                        let _ = feed.resume(&generation, &after).await;
+                    }
+                }
                 accepted = self.accepted.recv() => {
                     let Some(Accepted { generation, began }) = accepted else { continue };
                     // What was accepted while the socket was away was told to nobody.

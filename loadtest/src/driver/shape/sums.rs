@@ -44,6 +44,10 @@ type Values = Vec<(f64, f64)>;
 pub(crate) fn report(run: &Run, found: &Found<'_>) -> Report {
     let all = run.board.take();
     let wrong = all.iter().filter(|(_, known)| known.is_wrong).count();
+    let asked = all
+        .iter()
+        .filter(|(_, known)| known.was_asked_for && known.end.is_some())
+        .count();
     let points: Vec<Point> = all
         .iter()
         .map(|(sent, known)| point(sent, known, found.start))
@@ -54,6 +58,7 @@ pub(crate) fn report(run: &Run, found: &Found<'_>) -> Report {
     let counts = counts(run, &points);
     let mut report = Report::new(format!("{}: {}", run.plan.name, run.plan.title));
     describe(&mut report, run, found, &counts);
+    report.figure("ends that were asked for after 10 s of silence", asked);
     if run.plan.compares_text {
         report.figure("replies whose streamed text was not the stored one", wrong);
     }
