@@ -5,7 +5,7 @@ DO $$
 DECLARE
     role_name text;
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['balas_owner', 'balas_api', 'balas_worker', 'balas_operator'] LOOP
+    FOREACH role_name IN ARRAY ARRAY['balas_owner', 'balas_api', 'balas_worker', 'balas_operator', 'balas_indexer'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', role_name);
@@ -21,7 +21,19 @@ BEGIN
 END $$;
 
 CREATE SCHEMA IF NOT EXISTS chat AUTHORIZATION balas_owner;
-GRANT USAGE ON SCHEMA chat TO balas_api, balas_worker, balas_operator;
+GRANT USAGE ON SCHEMA chat TO balas_api, balas_worker, balas_operator, balas_indexer;
+
+-- Owns the vectors of the knowledge base, because only an owner may index a table that is in use. Nobody serves as
+-- it. Where this is refused there are no such indexes, and everything else works.
+DO $$
+BEGIN
+    GRANT CREATE ON SCHEMA chat TO balas_indexer;
+    IF NOT pg_has_role('balas_owner', 'balas_indexer', 'MEMBER') THEN
+        GRANT balas_indexer TO balas_owner;
+    END IF;
+EXCEPTION WHEN insufficient_privilege OR unique_violation THEN
+    RAISE NOTICE 'large collections of the knowledge base get no index: %', SQLERRM;
+END $$;
 
 -- Only the knowledge base needs vectors; a server without the extension serves everything else.
 DO $$

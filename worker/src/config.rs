@@ -13,6 +13,7 @@ use shared::traces::TracesConfig;
 
 use crate::costs::CostsConfig;
 use crate::inbound::InboundConfig;
+use crate::knowledge::KnowledgeConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
 use crate::support_config::SupportConfig;
@@ -37,6 +38,8 @@ pub struct WorkerConfig {
     pub upstream: UpstreamConfig,
     /// The provider of vectors.
     pub embedding: EmbeddingConfig,
+    /// The knowledge base.
+    pub knowledge: KnowledgeConfig,
     /// The help desk.
     pub support: SupportConfig,
     /// How this worker claims and keeps work.
@@ -111,6 +114,7 @@ impl WorkerConfig {
             redis: RedisConfig::from_vars(vars),
             upstream: UpstreamConfig::from_vars(vars),
             embedding: EmbeddingConfig::from_vars(vars),
+            knowledge: KnowledgeConfig::from_vars(vars),
             support: SupportConfig::from_vars(vars),
             pacing: PacingConfig::from_vars(vars),
             queue: QueueConfig::from_vars(vars),

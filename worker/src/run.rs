@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use platform::Platform;
 use shared::clock::Clock;
+use shared::figures::Figures;
 use shared::knowledge::Vocabularies;
 use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
@@ -25,7 +26,7 @@ use crate::health::{Health, HealthPort};
 use crate::jobs::{
     Calls, Replies, Summaries, WaitingReplies, note_calls, store_replies, summarise,
 };
-use crate::knowledge::{Embedder, Texts, answer_questions, ingest, run_embedder};
+use crate::knowledge::{Embedder, Texts, answer_questions, ingest, keep_indexes, run_embedder};
 use crate::outbound::{Outbound, Wake};
 use crate::pacing::{Pacing, watch_account};
 use crate::progress::Part;
@@ -35,7 +36,7 @@ use crate::queue::{
 use crate::roll_call::roll_call;
 use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
-use crate::{anomalies, budgets, costs, handle, inbound, maintenance, welcomes};
+use crate::{anomalies, budgets, costs, figures, handle, inbound, maintenance, welcomes};
 
 /// What closing may take when all jobs have ended: what remains has nothing to wait for.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -166,6 +167,7 @@ fn start_background(
     run("embed", Box::pin(run_embedder(embedder, texts)));
     run("ingest", Box::pin(ingest(shared())));
     run("questions", Box::pin(answer_questions(shared())));
+    run("indexes", Box::pin(keep_indexes(shared())));
     run("renew", Box::pin(renew(shared())));
     run("reconcile", Box::pin(reconcile(shared())));
     run("maintain", Box::pin(maintenance::maintain(shared())));
@@ -173,6 +175,7 @@ fn start_background(
     run("budgets", Box::pin(budgets::watch_budgets(shared())));
     run("anomalies", Box::pin(anomalies::watch_usage(shared())));
     run("gates", Box::pin(watch_gates(shared())));
+    run("figures", Box::pin(figures::add_for_ever(shared())));
     run("welcomes", Box::pin(welcomes::mend(shared())));
     let asking = shared();
     let models = async move { watch_models(&asking.upstream).await };
@@ -285,12 +288,14 @@ fn build(
     let platform = Platform::new(&config.platform).context("failed to use ARCHIVE_SERVICE_URL")?;
     let account = account_name(&config);
     let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
+    let figures = Arc::new(Figures::default());
     let (embedder, texts) = Embedder::new(
         config.embedding.clone(),
         &config.pacing,
         db.clone(),
         redis.clone(),
         clock.clone(),
+        Arc::clone(&figures),
     )
     .context("failed to build the embedding client")?;
     let boot = Uuid::new_v4();
@@ -310,6 +315,7 @@ fn build(
         running: Running::default(),
         gates: Gates::default(),
         tally: Tally::default(),
+        figures,
         pace: Pace::default(),
         calls: Calls::default(),
         replies,
@@ -332,6 +338,7 @@ fn account_name(config: &WorkerConfig) -> String {
 /// Tells the register that this worker has ended; without it, the worker counts as lost.
 async fn sign_off(context: &Context, patience: Duration) {
     let signing = async {
+        figures::add(context).await?;
         let mut tx = context.db.sweep().await?;
         fleet::stopped(&mut tx, context.boot).await?;
         tx.commit().await

@@ -64,6 +64,9 @@ enum Action {
         /// Start a private RabbitMQ as well
         #[arg(long)]
         rabbitmq: bool,
+        /// Load the sample of a help desk's entries into the knowledge base
+        #[arg(long)]
+        sample: bool,
         /// Run this command against a fresh stack instead of waiting for Ctrl-C, then stop and delete
         /// the data. It finds BALAS_URL, BALAS_TOKEN and the variables of the processes
         #[arg(last = true)]
@@ -167,6 +170,7 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             release,
             no_build,
             rabbitmq,
+            sample,
             command,
         } => {
             let profile = if release {
@@ -179,6 +183,7 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
                 profile,
                 build: !no_build,
                 rabbitmq,
+                sample,
                 command,
             };
             let lent = !options.command.is_empty();

@@ -69,6 +69,10 @@ codes! {
     IngestionNotFound = "ingestion_not_found", NOT_FOUND, "No such ingestion";
     /// There is no such entry in the knowledge base.
     DocumentNotFound = "document_not_found", NOT_FOUND, "No such entry";
+    /// There is no such proposal for the knowledge base.
+    ProposalNotFound = "proposal_not_found", NOT_FOUND, "No such proposal";
+    /// The word has no other meaning.
+    SynonymNotFound = "synonym_not_found", NOT_FOUND, "No such synonym";
     /// There is no such dead letter.
     DeadLetterNotFound = "dead_letter_not_found", NOT_FOUND, "No such dead letter";
     /// There is no such dead notification: it was never given up, or is settled by now.
@@ -91,6 +95,14 @@ codes! {
     NotTakenOver = "not_taken_over", CONFLICT, "Not taken over";
     /// The ingestion has ended, so there is nothing to cancel.
     IngestionEnded = "ingestion_ended", CONFLICT, "Ingestion ended";
+    /// The proposal was approved or dismissed before.
+    ProposalDecided = "proposal_decided", CONFLICT, "Decided before";
+    /// The ingestion left nothing behind that could be tried again.
+    NothingToRetry = "nothing_to_retry", CONFLICT, "Nothing to try again";
+    /// Another embedding model is being built; wait for it or cancel it first.
+    ReindexRunning = "reindex_running", CONFLICT, "Reindex running";
+    /// The knowledge base is searched by this embedding model already.
+    ModelServes = "model_serves", CONFLICT, "Model serves already";
     /// The dead letter was replayed or discarded before.
     DeadLetterSettled = "dead_letter_settled", CONFLICT, "Settled before";
     /// The message has a reply by now, or one is on its way, so there is nothing left to try again.

@@ -31,7 +31,11 @@ impl IdempotencyKey {
         &self.0
     }
 
-    fn from_headers(headers: &HeaderMap) -> Result<Option<Self>> {
+    /// The key of a request, if it has one.
+    ///
+    /// # Errors
+    /// When it is malformed or comes twice.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>> {
         let mut values = headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else {
             return Ok(None);

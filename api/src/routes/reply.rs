@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
-use shared::domain::{Generation, Parked};
+use shared::domain::{Generation, GenerationStatus, Parked};
 use shared::push::Follow;
 use shared::queue;
 use tokio::time::Instant;
@@ -26,29 +26,11 @@ pub(super) async fn answer(
     parked: Option<Parked>,
     prefer: Prefer,
 ) -> Response {
-    // Listening begins before anybody can publish.
-    let wait = prefer.wait.filter(|wait| !wait.is_zero());
-    let mut follow = None;
-    if wait.is_some() {
-        let (db, redis) = (app.db.clone(), app.redis.clone());
-        follow = Some(Follow::new(db, redis, &app.hub, user.id, body.generation.id, None).await);
-    }
-    let queue = priority(user.tier);
-    let announced = queue::announce(
-        &app.redis,
-        &app.gate.clock,
-        user.id,
-        queue,
-        &mut body.generation,
-        parked,
-    );
-    if let Err(failure) = announced.await {
-        tracing::debug!(generation.id = %body.generation.id, %failure, "a generation was not announced");
-    }
-    let ended = match (wait, follow) {
-        (Some(wait), Some(follow)) => ended(app, user, follow, &body.generation, wait).await,
-        _ => None,
-    };
+    let unanswered = prefer
+        .wait
+        .filter(|wait| !wait.is_zero())
+        .map(|_| kept.unanswered(app, user.id));
+    let ended = announce(app, user, &mut body.generation, parked, &prefer).await;
     let location = body.links.this.clone();
     let answer = match ended {
         Some(generation) => finished(body, generation),
@@ -59,8 +41,36 @@ pub(super) async fn answer(
         Err(problem) => return axum::response::IntoResponse::into_response(problem),
     };
     let mut response = kept.answer(app, user.id, answer).await;
+    if let Some(unanswered) = unanswered {
+        unanswered.was_answered();
+    }
     applied(&mut response, &prefer);
     response
+}
+
+/// Tells the workers of a generation that is committed. Returns it as it ended, where the client waits for
+/// that and the wait is long enough.
+pub(super) async fn announce(
+    app: &AppState,
+    user: &Identity,
+    generation: &mut Generation,
+    parked: Option<Parked>,
+    prefer: &Prefer,
+) -> Option<Generation> {
+    // Listening begins before anybody can publish.
+    let wait = prefer.wait.filter(|wait| !wait.is_zero());
+    let mut follow = None;
+    if wait.is_some() {
+        let (db, redis) = (app.db.clone(), app.redis.clone());
+        follow = Some(Follow::new(db, redis, &app.hub, user.id, generation.id, None).await);
+    }
+    let queue = priority(user.tier);
+    let (redis, clock) = (&app.redis, &app.gate.clock);
+    let announced = queue::announce(redis, clock, user.id, queue, generation, parked);
+    if let Err(failure) = announced.await {
+        tracing::debug!(generation.id = %generation.id, %failure, "a generation was not announced");
+    }
+    ended(app, user, follow?, generation, wait?).await
 }
 
 /// Says that the wait was honoured.
@@ -103,9 +113,14 @@ pub(super) async fn ended(
         () = app.closing.cancelled() => return None,
     }
     match super::generations::load(app, user.id, generation.id).await {
-        Ok(loaded) => loaded
-            .map(|found| found.generation)
-            .filter(|generation| generation.status.is_terminal()),
+        Ok(Some(found)) => Some(found.generation).filter(|found| found.status.is_terminal()),
+        // Its conversation was deleted, which cancelled it.
+        Ok(None) => Some(Generation {
+            status: GenerationStatus::Cancelled,
+            queue_position: None,
+            estimated_response_time_ms: None,
+            ..generation.clone()
+        }),
         Err(error) => {
             tracing::warn!(
                 error = chain(&error),

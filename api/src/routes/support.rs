@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::desk::{self, Intent};
 use shared::domain::{ContentType, ContextType, Generation, Parked, SupportState};
-use shared::push::Follow;
 use shared::store::UserTx;
 use shared::store::conversations::{self, NewConversation};
 use shared::store::generations::{self, Accepted, Concurrency, NewGeneration, NewMessage};
@@ -76,13 +75,13 @@ pub(super) struct SupportAnswer {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct Source {
     /// The entry.
-    document_id: Uuid,
+    pub(super) document_id: Uuid,
     /// Where in the application it happens.
-    menu: String,
+    pub(super) menu: String,
     /// What it is about.
-    issue: String,
+    pub(super) issue: String,
     /// How relevant it is, 0 to 1.
-    score: f64,
+    pub(super) score: f64,
 }
 
 /// Asks the help desk and waits for its answer, 30 s unless `Prefer: wait` says otherwise.
@@ -219,28 +218,7 @@ async fn respond(
     parked: Option<Parked>,
     prefer: Prefer,
 ) -> Response {
-    let wait = prefer.wait.filter(|wait| !wait.is_zero());
-    let mut follow = None;
-    if wait.is_some() {
-        let (db, redis) = (app.db.clone(), app.redis.clone());
-        follow = Some(Follow::new(db, redis, &app.hub, user.id, body.generation.id, None).await);
-    }
-    let queue = model::priority(user.tier);
-    let announced = shared::queue::announce(
-        &app.redis,
-        &app.gate.clock,
-        user.id,
-        queue,
-        &mut body.generation,
-        parked,
-    );
-    if let Err(failure) = announced.await {
-        tracing::debug!(generation.id = %body.generation.id, %failure, "a generation was not announced");
-    }
-    let ended = match (wait, follow) {
-        (Some(wait), Some(follow)) => reply::ended(app, user, follow, &body.generation, wait).await,
-        _ => None,
-    };
+    let ended = reply::announce(app, user, &mut body.generation, parked, &prefer).await;
     let location = Links::of(body.generation.id).this;
     let answer = match ended {
         Some(generation) => {

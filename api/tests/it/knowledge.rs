@@ -15,7 +15,12 @@ pub(crate) fn editor(app: &TestApp) -> Client {
 }
 
 /// Sends a file as browsers do; `parts` come before it.
-async fn send(client: &Client, path: &str, parts: &[(&str, &str)], file: &[u8]) -> Answer {
+pub(crate) async fn send(
+    client: &Client,
+    path: &str,
+    parts: &[(&str, &str)],
+    file: &[u8],
+) -> Answer {
     let mut body = Vec::new();
     for (name, text) in parts {
         let part =
@@ -39,7 +44,7 @@ pub(crate) async fn index(editor: &Client, file: &[u8]) -> Value {
     ended(editor, &accepted.text("/ingestion/id")).await
 }
 
-async fn ended(editor: &Client, id: &str) -> Value {
+pub(crate) async fn ended(editor: &Client, id: &str) -> Value {
     until(async || {
         let answer = editor.get(&format!("{UPLOADS}/{id}")).await;
         let status = answer.text("/ingestion/status");
@@ -279,4 +284,160 @@ async fn it_is_for_administrators_and_needs_pgvector() {
         "503 knowledge_unavailable"
     );
     assert_eq!(app.count("knowledge_ingestions").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_sent_again_is_answered_and_not_repeated() {
+    let app = TestApp::without_worker().await;
+    let editor = editor(&app);
+    let send = async |key: &str, collection: &str, file: &[u8]| {
+        let mut body = format!(
+            "--edge\r\nContent-Disposition: form-data; name=\"collection\"\r\n\r\n{collection}\r\n\
+             --edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x.csv\"\r\n\r\n"
+        )
+        .into_bytes();
+        body.extend_from_slice(file);
+        body.extend_from_slice(b"\r\n--edge--\r\n");
+        let request = editor
+            .request(Method::POST, UPLOADS)
+            .header("content-type", "multipart/form-data; boundary=edge")
+            .header("idempotency-key", key);
+        editor.send(request.body(body)).await
+    };
+    let first = send("one", "default", FILE).await;
+    assert_eq!(first.status, 202, "{}", first.shown());
+    let again = send("one", "default", FILE).await;
+    assert_eq!((again.status, &again.body), (202, &first.body));
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(again.header("location"), first.header("location"));
+    let other = send("one", "default", b"MENU,ISSUE\na,b\n").await;
+    assert_eq!(other.problem(), "422 idempotency_conflict");
+    let elsewhere = send("one", "other", FILE).await;
+    assert_eq!(elsewhere.problem(), "422 idempotency_conflict");
+    assert_eq!(app.count("knowledge_ingestions").await, "1");
+    assert_eq!(app.count("knowledge_rows").await, "4", "of the first alone");
+    // A file that cannot be read keeps no key.
+    let broken = send("two", "default", b"MENU,ISSUE\na,\"b\n").await;
+    assert_eq!(broken.problem(), "422 file_unreadable file");
+    assert_eq!(send("two", "default", FILE).await.status, 202);
+    let odd = send("k\u{fc}", "default", FILE).await;
+    assert_eq!(odd.problem(), "422 validation_failed Idempotency-Key");
+    // Both at once: one is done, the other is told so or to come back.
+    let (left, right) = futures::join!(
+        send("three", "default", FILE),
+        send("three", "default", FILE)
+    );
+    let statuses = [left.status, right.status];
+    assert!(
+        statuses.contains(&202) && statuses.iter().all(|status| [202, 409].contains(status)),
+        "{statuses:?}"
+    );
+    assert_eq!(app.count("knowledge_ingestions").await, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_sender_vanishes_leaves_nothing() {
+    use tokio::io::AsyncWriteExt as _;
+    let app = TestApp::without_worker().await;
+    let editor = editor(&app);
+    let address = app.api.url.trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let token = editor.bearer().unwrap();
+    let head = format!(
+        "POST {UPLOADS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+         content-type: multipart/form-data; boundary=edge\r\ncontent-length: 9000000\r\n\r\n\
+         --edge\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nMENU,ISSUE\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let rows: String = (0..5_000)
+        .map(|row| format!("menu,issue {row}\n"))
+        .collect();
+    stream.write_all(rows.as_bytes()).await.unwrap();
+    let staged = "SELECT count(*) > 1000 FROM chat.knowledge_rows";
+    until(async || (app.env.value(staged).await.as_deref() == Some("true")).then_some(())).await;
+    drop(stream);
+    until(async || (app.count("knowledge_ingestions").await == "0").then_some(())).await;
+    assert_eq!(app.count("knowledge_rows").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_an_editor_explains_is_understood_at_once() {
+    let app = TestApp::new().await;
+    let editor = editor(&app);
+    index(&editor, FILE).await;
+    let path = "/api/chat/knowledge/synonyms";
+    let question = "/api/chat/knowledge/search?q=jomplang&top_k=3";
+    app.simulator.script("503");
+    let before = editor.get(question).await;
+    assert_eq!(before.body["results"], json!([]), "{}", before.shown());
+    let means = json!({ "means": ["Tidak  Seimbang", "tidak seimbang"] });
+    let word = format!("{path}/Jomplang");
+    let put = editor
+        .send(editor.request(Method::PUT, &word).json(&means))
+        .await;
+    assert_eq!(
+        put.body,
+        json!({ "synonym": { "word": "jomplang", "means": ["tidak seimbang"] } }),
+        "{}",
+        put.shown()
+    );
+    let after = editor.get(question).await;
+    assert_eq!(
+        after.text("/results/0/document/menu"),
+        "Pelaporan",
+        "{}",
+        after.shown()
+    );
+    let listed = editor.get(&format!("{path}?q=jom")).await;
+    assert_eq!(
+        (&listed.body["total"], &listed.body["synonyms"][0]["word"]),
+        (&json!(1), &json!("jomplang")),
+        "{}",
+        listed.shown()
+    );
+    assert!(editor.get(&format!("{path}?limit=2")).await.body["pagination"]["has_more"] == true);
+    assert_eq!(editor.delete(&word).await.status, 204);
+    assert_eq!(
+        editor.delete(&word).await.problem(),
+        "404 synonym_not_found"
+    );
+    let gone = editor.get(question).await;
+    assert_eq!(gone.body["results"], json!([]), "{}", gone.shown());
+    for (word, body, field) in [
+        ("x", json!({ "means": [] }), "means"),
+        ("x", json!({ "means": ["x"] }), "means"),
+        ("x", json!({ "means": ["..."] }), "means"),
+        ("x", json!({ "means": ["a b c d e"] }), "means"),
+        ("a%20b%20c", json!({ "means": ["y"] }), "word"),
+    ] {
+        let put = editor.request(Method::PUT, &format!("{path}/{word}"));
+        let answer = editor.send(put.json(&body)).await;
+        assert_eq!(answer.problem(), format!("422 validation_failed {field}"));
+    }
+    app.simulator.clear_script();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_tried_again_when_an_editor_says_so() {
+    let app = TestApp::new().await;
+    let editor = editor(&app);
+    let file = b"MENU,ISSUE\nMenu,biasa saja\nMenu,\"ditolak [[sim:400,times=2]] dulu\"\n";
+    let done = index(&editor, file).await;
+    assert_eq!(done["status"], "completed_with_errors", "{done}");
+    assert_eq!(done["rows_skipped"][0]["line"], 3, "{done}");
+    let path = format!("{UPLOADS}/{}/retry", done["id"].as_str().unwrap());
+    let none = editor.post(&path, json!({ "lines": [2] })).await;
+    assert_eq!(none.problem(), "409 nothing_to_retry");
+    let bad = editor.post(&path, json!({ "lines": [] })).await;
+    assert_eq!(bad.problem(), "422 validation_failed lines");
+    let again = editor.post(&path, json!({ "lines": [3] })).await;
+    assert_eq!(again.status, 202, "{}", again.shown());
+    let done = ended(&editor, &again.text("/ingestion/id")).await;
+    assert_eq!(
+        (&done["status"], &done["chunks_failed"]),
+        (&json!("completed"), &json!(0)),
+        "{done}"
+    );
+    let over = editor.post(&path, json!({})).await;
+    assert_eq!(over.problem(), "409 nothing_to_retry");
 }

@@ -23,6 +23,9 @@ mod faults;
 mod generations;
 mod idempotency;
 mod knowledge;
+mod knowledge_page;
+
+mod learning;
 mod limits;
 mod loads;
 mod logs;
@@ -36,10 +39,12 @@ mod protocol;
 #[expect(dead_code, reason = "these tests use their own part of it")]
 mod publisher;
 mod regenerate;
+mod reindex;
 mod replicas;
 mod sentinel;
 mod shutdown;
 mod socket;
+mod stats;
 mod support;
 mod traces;
 mod usage;

@@ -3,8 +3,10 @@
 //! answer ([`Judgement`]).
 
 mod escalate;
+pub mod gaps;
 mod intent;
 mod language;
+mod mask;
 mod sentiment;
 mod templates;
 
@@ -14,6 +16,7 @@ use utoipa::ToSchema;
 pub use escalate::{Escalation, Reason, Rules, Turn, escalate};
 pub use intent::intent;
 pub use language::{Language, language};
+pub use mask::mask;
 pub use sentiment::sentiment;
 pub use templates::{answer as template, suggestions};
 

@@ -95,7 +95,7 @@ pub struct Ingestion {
     pub tokens: i64,
     /// In the provider's credits; null while unknown.
     #[serde(with = "super::credits")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, format = "decimal")]
     pub cost: Option<Decimal>,
     /// What keeps it from going on, or why it was given up.
     pub problem: Option<String>,
@@ -175,6 +175,67 @@ pub struct EmbeddingProfile {
     pub vector_weight: f64,
     /// From this similarity on an entry alone is an answer.
     pub threshold: f64,
+}
+
+super::named_enum! {
+    /// Whether a profile is searched.
+    pub enum ProfileState {
+        /// Its vectors are being made.
+        Building = "building",
+        /// It is searched.
+        Active = "active",
+        /// It was searched, or was not completed.
+        Retired = "retired",
+    }
+}
+
+/// An embedding model and what there is of its vectors.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct KnowledgeProfile {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Who serves it.
+    pub provider: String,
+    /// The model.
+    pub model: String,
+    /// Numbers in a vector.
+    pub dimension: i32,
+    /// Put before a question.
+    pub query_prefix: String,
+    /// Put before an entry's text.
+    pub document_prefix: String,
+    /// Whether it is searched.
+    pub state: ProfileState,
+    /// From this similarity on an entry alone is an answer.
+    pub threshold: f64,
+    /// What a place in the list by words counts.
+    pub word_weight: f64,
+    /// What a place in the list by vectors counts.
+    pub vector_weight: f64,
+    /// Texts that it has vectors of.
+    pub vectors: i64,
+    /// Texts that the model refused while the profile was built.
+    pub refused: i64,
+    /// Whether a collection of it is large enough to be searched by an index.
+    pub indexed: bool,
+    /// When it was asked for.
+    #[serde(with = "super::timestamp")]
+    pub created_at: OffsetDateTime,
+    /// When it was last made the one that is searched.
+    #[serde(with = "super::timestamp::option")]
+    pub activated_at: Option<OffsetDateTime>,
+    /// When it was let go.
+    #[serde(with = "super::timestamp::option")]
+    pub retired_at: Option<OffsetDateTime>,
+}
+
+/// What people say for what the entries say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Synonym {
+    /// A word or two, in lower case.
+    pub word: String,
+    /// What entries may say instead.
+    pub means: Vec<String>,
 }
 
 /// The place of an entry in one of the lists that were fused.

@@ -1,6 +1,7 @@
 //! `balas-worker admin …`: the operator's view from a terminal, where the API is out of reach.
 
 mod events;
+mod knowledge;
 mod notifications;
 mod tables;
 
@@ -91,6 +92,11 @@ enum Command {
         #[command(subcommand)]
         which: events::Command,
     },
+    /// The knowledge base of the help desk.
+    Knowledge {
+        #[command(subcommand)]
+        which: knowledge::Command,
+    },
     #[command(flatten)]
     Notifications(notifications::Command),
 }
@@ -165,6 +171,11 @@ pub async fn run(config: AdminConfig, admin: Admin, clock: Clock) -> anyhow::Res
     if let Command::Events { which } = admin.command {
         return events::run(which, config.broker.as_ref(), &config.inbound, shown).await;
     }
+    if let Command::Knowledge { which } = admin.command {
+        let db = Db::connect_lazy(&config.db, ServingRole::Worker)
+            .context("failed to use DATABASE_URL")?;
+        return knowledge::run(which, &db, &clock, shown).await;
+    }
     let operator = Operator {
         view: Db::connect_lazy(&config.operator_db, ServingRole::Operator)
             .context("failed to use OPERATOR_DATABASE_URL")?,
@@ -179,7 +190,9 @@ pub async fn run(config: AdminConfig, admin: Admin, clock: Clock) -> anyhow::Res
         request_id: None,
     };
     match admin.command {
-        Command::Events { .. } => bail!("events are not the operator's database"),
+        Command::Events { .. } | Command::Knowledge { .. } => {
+            bail!("neither is in the operator's database")
+        }
         Command::Queues => shown.queues(&operator).await,
         Command::Pause { queue, reason } => {
             let reason = reason.as_deref();

@@ -1,25 +1,27 @@
 //! Uploads to entries: rows first, so that words find them at once, then vectors, each batch stored before
 //! the next is asked for. A worker that dies leaves a lease that runs out, and whoever takes the upload
-//! then asks for no vector that is stored.
+//! then asks for no vector that is stored. A pass over everything for another model is such work, too
+//! ([`super::reindex`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
-use shared::domain::{EmbeddingProfile, Priority};
+use shared::domain::{EmbeddingProfile, IngestionKind, Priority};
 use shared::id;
 use shared::knowledge::match_texts;
 use shared::store::knowledge::ingest::{self, Entry, WaitingRow};
 use shared::store::knowledge::ingestions::{self, Held};
 use shared::store::knowledge::search::text as vector_text;
-use shared::store::knowledge::{profiles, vectors, words};
+use shared::store::knowledge::{reindex, vectors, words};
 use shared::store::{StoreError, StoreResult};
 use uuid::Uuid;
 
 use super::embedder::Vectored;
+use super::reindex::{self as another, Ended};
 use super::{Asker, questions};
 use crate::context::Context;
-use crate::upstream::{EmbeddingError, Fault};
+use crate::upstream::{EmbeddingError, ErrorClass, Fault};
 
 /// How often is looked for an upload that nobody told of.
 const LOOK: Duration = Duration::from_secs(1);
@@ -29,7 +31,7 @@ const RENEW: Duration = Duration::from_secs(4);
 /// Rows of one transaction.
 const ROWS: i64 = 200;
 /// Texts looked at in one go, and calls for vectors at a time.
-const TEXTS: i64 = 200;
+pub(super) const TEXTS: i64 = 200;
 const CALLS: usize = 4;
 /// How long one call may take with all its retries.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -37,8 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(100);
 const AWAY: Duration = Duration::from_secs(15);
 const MOST_ATTEMPTS: i32 = 40;
 
-/// Why work on an upload ends before its end.
-enum Stop {
+/// Why work ends before its end.
+pub(super) enum Stop {
     /// Somebody else has it, or it was cancelled.
     Lost,
     /// The database failed.
@@ -51,6 +53,14 @@ impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
+}
+
+/// How work came to its end.
+enum Done {
+    /// Entries can be found; what editors should know of it.
+    Indexed(Option<String>),
+    /// Another model was built.
+    Another(Ended),
 }
 
 /// Works on uploads for ever, one at a time in each process.
@@ -79,13 +89,15 @@ async fn take(context: &Context) -> StoreResult<Option<Held>> {
 }
 
 async fn work(context: &Context, held: &Held) {
-    tracing::info!(ingestion.id = %held.id, attempt = held.attempt, "ingestion begins");
+    tracing::info!(ingestion.id = %held.id, kind = %held.kind, attempt = held.attempt, "ingestion begins");
     let done = tokio::select! {
         done = run(context, held) => done,
         () = keep(context, held) => Err(Stop::Lost),
     };
     let ended = match done {
-        Ok(problem) => finish(context, held, problem.as_deref(), false).await,
+        Ok(Done::Indexed(problem)) => finish(context, held, problem.as_deref()).await,
+        Ok(Done::Another(Ended::Swapped)) => return,
+        Ok(Done::Another(Ended::Unfit(problem))) => another::give_up(context, held, &problem).await,
         Err(Stop::Lost) => {
             tracing::info!(ingestion.id = %held.id, "the ingestion was taken away or cancelled");
             return;
@@ -96,24 +108,33 @@ async fn work(context: &Context, held: &Held) {
         }
         Err(Stop::Provider(error)) => {
             tracing::warn!(ingestion.id = %held.id, error = &*error as &dyn std::error::Error, "no vectors for the ingestion");
-            let problem = format!("the embedding provider gives no vectors: {}", error.detail);
-            match held.attempt >= MOST_ATTEMPTS {
-                // What is there is found by its words.
-                true => finish(context, held, Some(&problem), false).await,
-                false => {
-                    put_back(
-                        context,
-                        held,
-                        error.wait.unwrap_or(AWAY).max(AWAY),
-                        Some(&problem),
-                    )
-                    .await
-                }
-            }
+            without_provider(context, held, &error).await
         }
     };
     if let Err(error) = ended {
         tracing::warn!(ingestion.id = %held.id, error = &error as &dyn std::error::Error, "the lease will run out");
+    }
+}
+
+/// What becomes of work for which the provider gives no vectors: it is put off, and one day ends without them.
+async fn without_provider(
+    context: &Context,
+    held: &Held,
+    error: &EmbeddingError,
+) -> StoreResult<()> {
+    let problem = format!("the embedding provider gives no vectors: {}", error.detail);
+    let is_last = held.attempt >= MOST_ATTEMPTS;
+    match held.kind {
+        // A model that is not there, or has other vectors, will not have come tomorrow.
+        IngestionKind::Reindex if is_last || error.class == ErrorClass::UnknownModel => {
+            another::give_up(context, held, &problem).await
+        }
+        // What is there is found by its words.
+        IngestionKind::Upload if is_last => finish(context, held, Some(&problem)).await,
+        _ => {
+            let wait = error.wait.unwrap_or(AWAY).max(AWAY);
+            put_back(context, held, wait, Some(&problem)).await
+        }
     }
 }
 
@@ -133,8 +154,16 @@ async fn keep(context: &Context, held: &Held) {
     }
 }
 
-/// All of it. What is left to tell editors is returned.
-async fn run(context: &Context, held: &Held) -> Result<Option<String>, Stop> {
+/// All of it.
+async fn run(context: &Context, held: &Held) -> Result<Done, Stop> {
+    match held.kind {
+        IngestionKind::Upload => index(context, held).await.map(Done::Indexed),
+        IngestionKind::Reindex => another::run(context, held).await.map(Done::Another),
+    }
+}
+
+/// Rows to entries and their vectors. What is left to tell editors is returned.
+async fn index(context: &Context, held: &Held) -> Result<Option<String>, Stop> {
     while store_rows(context, held).await? {}
     let mut tx = context.db.user(held.created_by).await?;
     words::recount(&mut tx, &held.collection).await?;
@@ -144,11 +173,24 @@ async fn run(context: &Context, held: &Held) -> Result<Option<String>, Stop> {
             "no embedding provider is set; the entries are found by their words only".to_owned(),
         ));
     }
-    let Some(profile) = profile(context, held).await? else {
-        return Ok(Some(
-            "there is no pgvector; the entries are found by their words only".to_owned(),
-        ));
-    };
+    let mut filled = None;
+    loop {
+        let Some(profile) = questions::profile(context, held.created_by).await? else {
+            return Ok(Some(
+                "there is no pgvector; the entries are found by their words only".to_owned(),
+            ));
+        };
+        if filled == Some(profile.id) {
+            return Ok(None);
+        }
+        fill(context, held, &profile).await?;
+        // Another model may have been swapped in meanwhile; then the texts need its vectors.
+        filled = Some(profile.id);
+    }
+}
+
+/// Embeds what is missing of an upload.
+async fn fill(context: &Context, held: &Held, profile: &Arc<EmbeddingProfile>) -> Result<(), Stop> {
     let mut tx = context.db.user(held.created_by).await?;
     vectors::count(&mut tx, held, profile.id).await?;
     tx.commit().await?;
@@ -160,30 +202,31 @@ async fn run(context: &Context, held: &Held) -> Result<Option<String>, Stop> {
             .ok_or(Stop::Lost)?;
         tx.commit().await?;
         let Some(last) = missing.last() else {
-            return Ok(None);
+            return Ok(());
         };
         after = last.id;
-        let batches: Vec<Vec<_>> = missing
-            .chunks(context.embedder.config().batch_size)
-            .map(<[_]>::to_vec)
-            .collect();
-        let mut stored = stream::iter(batches)
-            .map(|batch| embed(context, held, Arc::clone(&profile), batch))
-            .buffer_unordered(CALLS);
-        while let Some(outcome) = stored.next().await {
-            outcome?;
-        }
+        embed_all(context, held, profile, &missing).await?;
     }
 }
 
-async fn profile(context: &Context, held: &Held) -> StoreResult<Option<Arc<EmbeddingProfile>>> {
-    match held.profile_id {
-        None => questions::profile(context, held.created_by).await,
-        Some(id) => {
-            let mut tx = context.db.user(held.created_by).await?;
-            Ok(profiles::find(&mut tx, id).await?.map(Arc::new))
-        }
+/// Embeds these texts, some calls at a time.
+pub(super) async fn embed_all(
+    context: &Context,
+    held: &Held,
+    profile: &Arc<EmbeddingProfile>,
+    missing: &[vectors::Missing],
+) -> Result<(), Stop> {
+    let batches: Vec<Vec<_>> = missing
+        .chunks(context.embedder.config().batch_size)
+        .map(<[_]>::to_vec)
+        .collect();
+    let mut stored = stream::iter(batches)
+        .map(|batch| embed(context, held, Arc::clone(profile), batch))
+        .buffer_unordered(CALLS);
+    while let Some(outcome) = stored.next().await {
+        outcome?;
     }
+    Ok(())
 }
 
 /// Makes entries of the next rows. Returns whether there may be more.
@@ -260,7 +303,13 @@ async fn embed(
     for (chunk, error) in refused {
         let mut tx = context.db.user(held.created_by).await?;
         let reason = format!("the embedding provider refused the text ({})", error.class);
-        if !vectors::refuse(&mut tx, held, chunk, &reason).await? {
+        let noted = match held.kind {
+            IngestionKind::Upload => vectors::refuse(&mut tx, held, chunk, &reason).await?,
+            IngestionKind::Reindex => {
+                reindex::refuse(&mut tx, held, profile.id, chunk, &reason).await?
+            }
+        };
+        if !noted {
             return Err(Stop::Lost);
         }
         tx.commit().await?;
@@ -303,14 +352,9 @@ async fn store_vectors(
     }
 }
 
-async fn finish(
-    context: &Context,
-    held: &Held,
-    problem: Option<&str>,
-    gave_up: bool,
-) -> StoreResult<()> {
+async fn finish(context: &Context, held: &Held, problem: Option<&str>) -> StoreResult<()> {
     let mut tx = context.db.user(held.created_by).await?;
-    let ours = ingestions::finish(&mut tx, held, problem, gave_up).await?;
+    let ours = ingestions::finish(&mut tx, held, problem, false).await?;
     tx.commit().await?;
     if ours {
         tracing::info!(ingestion.id = %held.id, problem, "ingestion ends");

@@ -9,6 +9,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod killed;
+mod large;
+#[path = "../processes/process.rs"]
+#[expect(dead_code, reason = "these tests use their own part of it")]
+mod process;
 mod provider;
 mod rig;
+mod terminal;
 mod uploads;

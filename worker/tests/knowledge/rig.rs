@@ -1,21 +1,34 @@
 //! A fleet with a knowledge base. The API's part is played by its store calls.
 
 use loadtest::simulator::Endpoint;
-use shared::domain::{EntryText, Ingestion};
+use shared::domain::Ingestion;
 use shared::id;
-use shared::knowledge::{Row, Sheet, canonical_hash, entry_key};
+use shared::knowledge::{Row, Sheet};
 use shared::store::knowledge::ingestions::{self, StagedRow, Understood};
 use uuid::Uuid;
 
 use crate::common::{Fleet, TestWorker};
 
+/// What a worker is told of the provider, its address aside.
+pub(crate) const SETTINGS: [(&str, &str); 2] = [
+    ("NEBIUS_API_KEY", "embedding-key"),
+    ("EMBEDDING_DIMENSION", "64"),
+];
+
 pub(crate) fn worker(fleet: &Fleet, name: &str) -> TestWorker {
+    worker_with(fleet, name, &[])
+}
+
+/// A worker with a provider of vectors, and with settings of its own.
+pub(crate) fn worker_with(fleet: &Fleet, name: &str, more: &[(&'static str, &str)]) -> TestWorker {
     let url = fleet.simulator.base_url();
-    let settings = [
-        ("NEBIUS_BASE_URL", url.as_str()),
-        ("NEBIUS_API_KEY", "embedding-key"),
-        ("EMBEDDING_DIMENSION", "64"),
-    ];
+    let provider = [("NEBIUS_BASE_URL", url.as_str())];
+    let settings: Vec<_> = SETTINGS
+        .iter()
+        .chain(&provider)
+        .chain(more)
+        .copied()
+        .collect();
     fleet.worker_with(name, &settings)
 }
 
@@ -28,7 +41,7 @@ pub(crate) async fn upload(fleet: &Fleet, file: &str) -> Uuid {
     for row in sheet.take() {
         match row {
             Row::Skipped(row) => skipped.push(row),
-            Row::Entry { line, text } => rows.push(staged(line, text)),
+            Row::Entry { line, text } => rows.push(StagedRow::new(line, text)),
         }
     }
     let id = id::new(fleet.clock.now());
@@ -54,15 +67,6 @@ pub(crate) async fn upload(fleet: &Fleet, file: &str) -> Uuid {
     );
     tx.commit().await.unwrap();
     id
-}
-
-fn staged(line: i32, text: EntryText) -> StagedRow {
-    StagedRow {
-        line,
-        key: entry_key(&text),
-        hash: canonical_hash(&text),
-        text,
-    }
 }
 
 pub(crate) async fn ingestion(fleet: &Fleet, id: Uuid) -> Ingestion {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use shared::domain::IngestionStatus;
 use shared::knowledge::{Vocabularies, search};
-use shared::store::knowledge::{ingestions, profiles};
+use shared::store::knowledge::{self, ingestions, profiles};
 
 use crate::common::Fleet;
 use crate::rig::{asked_for, ended, file, ingestion, upload, worker};
@@ -258,4 +258,76 @@ async fn a_cancelled_upload_stops_and_keeps_what_was_done() {
         "nothing was stored after the end"
     );
     assert_eq!(cancelled.documents_new, 400, "words find them all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_uploads_of_the_same_rows_at_once_make_each_entry_once() {
+    let fleet = Fleet::new().await;
+    let (_first, _second) = (worker(&fleet, "w1"), worker(&fleet, "w2"));
+    let (left, right) = (file(0..500, "Muat ulang"), file(0..500, "Hubungi admin"));
+    let ids = [
+        upload(&fleet, &left).await,
+        upload(&fleet, &right).await,
+        upload(&fleet, &left).await,
+    ];
+    let mut new = 0;
+    for id in ids {
+        let done = ended(&fleet, id).await;
+        assert_eq!(done.status, IngestionStatus::Completed, "{done:?}");
+        let known = done.documents_new + done.documents_changed + done.documents_unchanged;
+        assert_eq!(known, 500, "{done:?}");
+        new += done.documents_new;
+    }
+    assert_eq!(new, 500, "an entry is new once");
+    for table in [
+        "knowledge_documents",
+        "knowledge_chunks",
+        "knowledge_vectors",
+    ] {
+        let rows = fleet
+            .env
+            .value(&format!("SELECT count(*) FROM chat.{table}"))
+            .await;
+        assert_eq!(rows.as_deref(), Some("500"), "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_refused_are_tried_again_alone() {
+    let fleet = Fleet::new().await;
+    let _worker = worker(&fleet, "w1");
+    let text = format!(
+        "{}Menu,\"ditolak [[sim:400,times=2]] satu\",x\nMenu,\"ditolak [[sim:400,times=1]] dua\",x\n",
+        file(0..3, "Muat ulang")
+    );
+    let id = upload(&fleet, &text).await;
+    let done = ended(&fleet, id).await;
+    assert_eq!(done.chunks_failed, 2, "{done:?}");
+    let failed: Vec<i32> = done.rows_skipped.iter().map(|row| row.line).collect();
+    assert_eq!(failed, [5, 6], "{done:?}");
+    let again = async |lines: &[i32]| {
+        let mut tx = fleet.api.user(fleet.user).await.unwrap();
+        let retried = knowledge::retry(&mut tx, id, Some(lines)).await.unwrap();
+        tx.commit().await.unwrap();
+        retried
+    };
+    assert!(!again(&[2]).await, "that row did not fail");
+    fleet.simulator.clear_calls();
+    assert!(again(&[6]).await);
+    let one = ended(&fleet, id).await;
+    assert_eq!(
+        (one.status, one.chunks_embedded, one.chunks_failed),
+        (IngestionStatus::CompletedWithErrors, 4, 1),
+        "{one:?}"
+    );
+    assert_eq!(one.rows_skipped[0].line, 5, "{one:?}");
+    assert_eq!(asked_for(&fleet).len(), 1, "nothing else was asked for");
+    assert!(again(&[5, 6]).await);
+    let all = ended(&fleet, id).await;
+    assert_eq!(
+        (all.status, all.chunks_embedded, all.chunks_failed),
+        (IngestionStatus::Completed, 5, 0),
+        "{all:?}"
+    );
+    assert!(!again(&[5]).await, "nothing is left to try again");
 }

@@ -30,6 +30,8 @@ use crate::{
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long api and workers may take to drain: longer than the worker's own DRAIN_GRACE of 25 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(40);
+/// Entries to try the help desk with.
+const SAMPLE: &str = "docs/sample-desk.csv";
 /// How long the token that `up` prints is good for, in seconds.
 const TOKEN_TTL: u64 = 30 * 24 * 60 * 60;
 
@@ -40,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) profile: Profile,
     pub(crate) build: bool,
     pub(crate) rabbitmq: bool,
+    /// Load the sample of a help desk's entries.
+    pub(crate) sample: bool,
     /// Run this on a fresh stack, then stop. Empty: run until Ctrl-C.
     pub(crate) command: Vec<String>,
 }
@@ -48,6 +52,8 @@ pub(crate) struct Options {
 struct Access {
     port: u16,
     token: String,
+    /// The same person as an administrator.
+    admin: String,
     /// The variables of the processes.
     env: Vec<(String, String)>,
 }
@@ -140,9 +146,13 @@ impl Stack {
             self.add(project, &name, bin("balas-worker"), worker_env)?;
         }
         self.wait_ready(project, port)?;
+        if options.sample {
+            load_sample(project, bin("balas-worker"), &env, secrets)?;
+        }
         Ok(Access {
             port,
-            token: token(secrets)?,
+            token: token(secrets, Role::User)?,
+            admin: token(secrets, Role::Admin)?,
             env,
         })
     }
@@ -263,7 +273,8 @@ impl Stack {
             .args(args)
             .envs(access.env.iter().map(|(name, value)| (name, value)))
             .env("BALAS_URL", format!("http://127.0.0.1:{}", access.port))
-            .env("BALAS_TOKEN", &access.token);
+            .env("BALAS_TOKEN", &access.token)
+            .env("BALAS_ADMIN_TOKEN", &access.admin);
         let status = process::run_while(&mut command, &project.interrupt, || self.tend_once())?;
         Ok(process::exit_code(status))
     }
@@ -339,13 +350,30 @@ pub(crate) fn migrate(
     process::output(&mut command, &project.interrupt).map(|_| ())
 }
 
+/// Hands the sample of a help desk's entries to the workers; loaded again, it changes nothing.
+fn load_sample(
+    project: &Project,
+    worker: PathBuf,
+    env: &[(String, String)],
+    secrets: &Secrets,
+) -> anyhow::Result<()> {
+    ui::progress("Loading", SAMPLE);
+    let mut command = Command::new(worker);
+    command
+        .args(["admin", "knowledge", "ingest", "--no-wait", "--user"])
+        .arg(secrets.user.to_string())
+        .arg(project.root.join(SAMPLE))
+        .envs(env.iter().map(|(name, value)| (name, value)));
+    process::output(&mut command, &project.interrupt).map(|_| ())
+}
+
 /// A token for the user that `up` keeps.
-fn token(secrets: &Secrets) -> anyhow::Result<String> {
+fn token(secrets: &Secrets, role: Role) -> anyhow::Result<String> {
     let issued_at = clock::unix_seconds();
     let claims = Claims {
         user: secrets.user,
         tier: Tier::Premium,
-        role: Role::User,
+        role,
         issued_at,
         expires_at: issued_at + TOKEN_TTL,
     };
@@ -361,7 +389,7 @@ fn greet(project: &Project, access: &Access, stack: &Stack) {
         .map(|process| format!("{} is process {}", process.name(), process.id()))
         .collect();
     let logs = project.local.join("logs").display().to_string();
-    ui::result(&greeting(access.port, &access.token, &logs));
+    ui::result(&greeting(access, &logs));
     if !workers.is_empty() {
         ui::result(&format!(
             "\n  {}: `kill -9` one mid-sentence and watch the reply go on.",
@@ -374,11 +402,15 @@ fn greet(project: &Project, access: &Access, stack: &Stack) {
     ui::result("\n  Ctrl-C stops everything and keeps the data; `cargo xtask reset` deletes it.\n");
 }
 
-fn greeting(port: u16, token: &str, logs: &str) -> String {
+fn greeting(access: &Access, logs: &str) -> String {
+    let Access {
+        port, token, admin, ..
+    } = access;
     let api = format!("http://127.0.0.1:{port}/api/chat/conversations");
     format!(
         r#"
   Console   http://127.0.0.1:{port}/#token={token}
+  Knowledge http://127.0.0.1:{port}/knowledge#token={admin}
   API docs  http://127.0.0.1:{port}/docs
   Logs      {logs}
 
@@ -391,11 +423,18 @@ ID=$(curl -sS "{api}" -H "Authorization: Bearer $TOKEN" -H 'Content-Type: applic
 
 #[cfg(test)]
 mod tests {
-    use super::greeting;
+    use super::{Access, greeting};
 
     #[test]
     fn the_greeting_names_the_port_and_the_token_everywhere() {
-        let text = greeting(8099, "a.b.c", "/logs");
+        let access = Access {
+            port: 8099,
+            token: "a.b.c".to_owned(),
+            admin: "d.e.f".to_owned(),
+            env: Vec::new(),
+        };
+        let text = greeting(&access, "/logs");
+        assert!(text.contains("http://127.0.0.1:8099/knowledge#token=d.e.f"));
         assert!(text.contains("http://127.0.0.1:8099/#token=a.b.c"));
         assert!(text.contains("\nTOKEN=a.b.c\n"));
         assert!(text.contains("'Prefer: wait=30'"));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::domain::SupportState;
 use shared::store::audit::{Entry, note};
+use shared::store::learning::proposals;
 use shared::store::{UserTx, conversations, support as store};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -91,21 +92,14 @@ pub(in crate::routes) async fn take(
     Body(body): Body<Take>,
 ) -> Result<Json<Handoff>> {
     let mut checks = Checks::default();
-    named(&mut checks, &body.agent);
+    short(&mut checks, "agent", &body.agent, MAX_NAME);
     checks.finish()?;
     let mut tx = app.db.user(body.user_id).await?;
     let stopped = store::take(&mut tx, id, &body.agent)
         .await?
         .ok_or_else(not_found)?;
-    audit(
-        &app,
-        &mut tx,
-        &correlation,
-        "support.take",
-        id,
-        &json!({ "agent": body.agent }),
-    )
-    .await?;
+    let details = json!({ "agent": body.agent });
+    audit(&app, &mut tx, &correlation, "support.take", id, &details).await?;
     tx.commit().await?;
     cancelled::tell(&app, body.user_id, stopped.rows).await;
     cancelled::push(&app, stopped.next).await;
@@ -130,14 +124,9 @@ pub(in crate::routes) async fn say(
     Body(body): Body<Say>,
 ) -> Result<(StatusCode, Json<Handoff>)> {
     let mut checks = Checks::default();
-    named(&mut checks, &body.agent);
+    short(&mut checks, "agent", &body.agent, MAX_NAME);
     let most = app.gate.config.limits.max_message_length;
-    let fits = !body.content.trim().is_empty() && body.content.chars().count() <= most;
-    checks.require(
-        fits,
-        "content",
-        format!("must not be blank and have at most {most} characters"),
-    );
+    short(&mut checks, "content", &body.content, most);
     checks.finish()?;
     let mut tx = app.db.user(body.user_id).await?;
     let said = store::say(&mut tx, &app.gate.clock, id, &body.agent, &body.content).await?;
@@ -171,18 +160,12 @@ pub(in crate::routes) async fn give_back(
     let fits = note.is_none_or(|note| note.chars().count() <= MAX_NOTE);
     checks.require(fits, "note", "must have at most 2000 characters");
     checks.finish()?;
-    leave(
-        &app,
-        &correlation,
-        body.user_id,
-        id,
-        SupportState::Bot,
-        note,
-    )
-    .await
+    let (user_id, state) = (body.user_id, SupportState::Bot);
+    leave(&app, &correlation, user_id, id, state, note).await
 }
 
-/// The matter is settled. Another message begins anew, with the assistant.
+/// The matter is settled. Another message begins anew, with the assistant. What was answered is proposed to the
+/// editors of the knowledge base as an entry.
 #[utoipa::path(
     post, path = "/internal/support/{conversation_id}/resolve", operation_id = "resolve_support", tag = "internal",
     params(("conversation_id" = Uuid, Path)), request_body = Resolve,
@@ -200,22 +183,10 @@ pub(in crate::routes) async fn resolve(
     Body(body): Body<Resolve>,
 ) -> Result<Json<Handoff>> {
     let mut checks = Checks::default();
-    let fits = !body.reason.trim().is_empty() && body.reason.chars().count() <= MAX_NOTE;
-    checks.require(
-        fits,
-        "reason",
-        "must not be blank and have at most 2000 characters",
-    );
+    short(&mut checks, "reason", &body.reason, MAX_NOTE);
     checks.finish()?;
-    leave(
-        &app,
-        &correlation,
-        body.user_id,
-        id,
-        SupportState::Resolved,
-        Some(&body.reason),
-    )
-    .await
+    let (user_id, state) = (body.user_id, SupportState::Resolved);
+    leave(&app, &correlation, user_id, id, state, Some(&body.reason)).await
 }
 
 async fn leave(
@@ -229,6 +200,10 @@ async fn leave(
     let mut tx = app.db.user(user_id).await?;
     if !store::leave(&mut tx, id, state, text).await? {
         return Err(not_held(&mut tx, id).await);
+    }
+    if state == SupportState::Resolved {
+        let resolution = text.unwrap_or_default();
+        proposals::propose(&mut tx, &app.gate.clock, id, resolution).await?;
     }
     let action = format!("support.{state}");
     audit(app, &mut tx, correlation, &action, id, &json!({})).await?;
@@ -277,11 +252,12 @@ async fn done(
     Ok(Json(Handoff { session_id, state }))
 }
 
-fn named(checks: &mut Checks, agent: &str) {
-    let fits = !agent.trim().is_empty() && agent.chars().count() <= MAX_NAME;
+/// A text that must say something, in so many characters.
+fn short(checks: &mut Checks, field: &str, text: &str, most: usize) {
+    let fits = !text.trim().is_empty() && text.chars().count() <= most;
     checks.require(
         fits,
-        "agent",
-        "must not be blank and have at most 200 characters",
+        field,
+        format!("must not be blank and have at most {most} characters"),
     );
 }

@@ -10,17 +10,17 @@ use shared::domain::{EntryText, KnowledgeDocument};
 use shared::knowledge::{clean, entry_key};
 use shared::store::UserTx;
 use shared::store::knowledge::documents as store;
-use shared::store::knowledge::ingestions::{self, Understood};
+use shared::store::knowledge::ingestions::{self, StagedRow, Understood};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::super::view::OffsetPage;
 use super::ingestions::{IngestionBody, accepted};
-use super::upload::staged;
+use super::once::Once;
 use super::{begin, collection};
 use crate::app::AppState;
 use crate::error::{Checks, Code, Problem, Result};
-use crate::extract::{Admin, Json as Body, Limit, Offset, Path, Query};
+use crate::extract::{Admin, Idempotent, Json as Body, Limit, Offset, Path, Query};
 
 /// The longest field, in characters.
 const MAX_FIELD: usize = 20_000;
@@ -31,7 +31,7 @@ const MAX_FIELD: usize = 20_000;
 pub(crate) struct WriteEntry {
     /// Where it belongs to; `default` without one, and where it was on a replacement.
     #[schema(nullable = false)]
-    collection: Option<String>,
+    pub(super) collection: Option<String>,
     /// Where in the application it happens.
     #[serde(default)]
     #[schema(required = false)]
@@ -137,24 +137,30 @@ pub(crate) async fn read(
 /// Adds an entry, as an ingestion of one row. An entry with the same menu and issue is replaced.
 #[utoipa::path(
     post, path = "/api/chat/knowledge/documents", operation_id = "create_document", tag = "knowledge",
-    request_body = WriteEntry,
+    params(super::super::IdempotencyHeader), request_body = WriteEntry,
     responses(
         (status = 202, body = IngestionBody, headers(("Location" = String, description = "The ingestion."))),
         (status = 403, description = "admin_required"),
+        (status = 409, description = "idempotency_in_progress"),
+        (status = 422, description = "idempotency_conflict"),
         (status = 503, description = "knowledge_unavailable"),
     )
 )]
 pub(crate) async fn create(
     State(app): State<AppState>,
     Admin(admin): Admin,
-    Body(entry): Body<WriteEntry>,
+    request: Idempotent<WriteEntry>,
 ) -> Result<Response> {
+    let once = Once::of(&request);
+    let entry = request.body;
     let collection = collection(entry.collection.as_deref())?.to_owned();
     let text = check(entry)?;
     let mut tx = begin(&app, &admin).await?;
+    if let Some(answered) = once.seen(&mut tx).await? {
+        return Ok(answered);
+    }
     let id = queue(&app, &mut tx, &collection, text).await?;
-    tx.commit().await?;
-    accepted(&app, &admin, id).await
+    once.accept(tx, id).await
 }
 
 /// Replaces the text of an entry, as an ingestion of one row.
@@ -220,10 +226,16 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn queue(app: &AppState, tx: &mut UserTx, collection: &str, text: EntryText) -> Result<Uuid> {
+/// Queues an entry, as an ingestion of one row.
+pub(super) async fn queue(
+    app: &AppState,
+    tx: &mut UserTx,
+    collection: &str,
+    text: EntryText,
+) -> Result<Uuid> {
     let id = shared::id::new(app.gate.clock.now());
     ingestions::begin(tx, id, None).await?;
-    ingestions::stage(tx, id, &[staged(1, text)], &[]).await?;
+    ingestions::stage(tx, id, &[StagedRow::new(1, text)], &[]).await?;
     let columns = json!([]);
     let file = Understood {
         encoding: None,
@@ -235,7 +247,8 @@ async fn queue(app: &AppState, tx: &mut UserTx, collection: &str, text: EntryTex
     Ok(id)
 }
 
-fn check(entry: WriteEntry) -> Result<EntryText> {
+/// The text of an entry, if it may be one.
+pub(super) fn check(entry: WriteEntry) -> Result<EntryText> {
     let text = EntryText {
         menu: clean(&entry.menu),
         issue: clean(&entry.issue),

@@ -7,7 +7,7 @@ use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use shared::domain::Ingestion;
 use shared::knowledge::Preview;
-use shared::store::knowledge::ingestions as store;
+use shared::store::knowledge::{self, ingestions as store};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -17,7 +17,10 @@ use super::upload::{Uploaded, receive};
 use crate::app::AppState;
 use crate::auth::Identity;
 use crate::error::{Code, Problem, Result};
-use crate::extract::{Admin, Limit, Offset, Path, Query};
+use crate::extract::{Admin, Json as Body, Limit, Offset, Path, Query};
+
+/// Lines that can be tried again in one request, as many as are listed.
+const LISTED: usize = 1000;
 
 /// Whether a file is only looked at.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -82,13 +85,14 @@ pub(crate) struct ListQuery {
 /// Takes a file with entries. The same file again changes nothing.
 #[utoipa::path(
     post, path = "/api/chat/knowledge/ingestions", operation_id = "upload_knowledge", tag = "knowledge",
-    params(UploadQuery),
+    params(UploadQuery, super::super::IdempotencyHeader),
     request_body(content = UploadForm, content_type = "multipart/form-data"),
     responses(
         (status = 202, body = IngestionBody, headers(("Location" = String, description = "The ingestion."))),
         (status = 200, body = PreviewBody, description = "With `preview=true`: nothing is stored."),
         (status = 403, description = "admin_required"),
-        (status = 422, description = "file_unreadable"),
+        (status = 409, description = "idempotency_in_progress"),
+        (status = 422, description = "file_unreadable idempotency_conflict"),
         (status = 503, description = "knowledge_unavailable"),
     )
 )]
@@ -100,7 +104,7 @@ pub(crate) async fn upload(
 ) -> Result<Response> {
     match receive(&app, &admin, request, query.preview).await? {
         Uploaded::Seen(preview) => Ok(Json(PreviewBody { preview }).into_response()),
-        Uploaded::Queued(id) => accepted(&app, &admin, id).await,
+        Uploaded::Answered(answer) => Ok(answer),
     }
 }
 
@@ -191,6 +195,46 @@ pub(crate) async fn cancel(
     }
     tx.commit().await?;
     Ok(Json(IngestionBody { ingestion }))
+}
+
+/// What to try again.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retry {
+    /// The lines of the file on which the rows begin, at most 1000; without them, all that failed.
+    #[schema(nullable = false, min_items = 1, max_items = 1000)]
+    lines: Option<Vec<i32>>,
+}
+
+/// Tries the rows again that an upload left behind, because the provider refused their texts or there was none.
+#[utoipa::path(
+    post, path = "/api/chat/knowledge/ingestions/{ingestion_id}/retry", operation_id = "retry_ingestion", tag = "knowledge",
+    params(("ingestion_id" = Uuid, Path)), request_body = Retry,
+    responses(
+        (status = 202, body = IngestionBody, headers(("Location" = String, description = "The ingestion."))),
+        (status = 403, description = "admin_required"),
+        (status = 404, description = "ingestion_not_found"),
+        (status = 409, description = "nothing_to_retry"),
+        (status = 503, description = "knowledge_unavailable"),
+    )
+)]
+pub(crate) async fn retry(
+    State(app): State<AppState>,
+    Admin(admin): Admin,
+    Path(id): Path<Uuid>,
+    Body(body): Body<Retry>,
+) -> Result<Response> {
+    let lines = body.lines.as_deref();
+    if lines.is_some_and(|lines| !(1..=LISTED).contains(&lines.len())) {
+        return Err(Problem::field("lines", format!("must be 1 to {LISTED}")));
+    }
+    let mut tx = begin(&app, &admin).await?;
+    store::find(&mut tx, id).await?.ok_or_else(not_found)?;
+    if !knowledge::retry(&mut tx, id, lines).await? {
+        return Err(Problem::of(Code::NothingToRetry));
+    }
+    tx.commit().await?;
+    accepted(&app, &admin, id).await
 }
 
 pub(super) fn not_found() -> Problem {

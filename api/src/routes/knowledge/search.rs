@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
+use shared::figures::Figure;
 use shared::knowledge::{Searched, ask, search};
 use shared::store::knowledge::profiles;
 use utoipa::IntoParams;
@@ -60,12 +61,13 @@ pub(crate) async fn find(
         }
     };
     let mut tx = app.db.user(admin.id).await?;
-    let profile = profiles::active(&mut tx).await?;
-    // The profile may have been swapped since the worker looked; then the vector says nothing.
-    let vector = profile
-        .as_ref()
-        .zip(asked.as_ref())
-        .filter(|(profile, asked)| profile.id == asked.profile_id);
+    // A vector is searched among those of its own model. That model may have been replaced since the worker
+    // looked, and is searched to the end of this question all the same.
+    let profile = match &asked {
+        Some(asked) => profiles::searchable(&mut tx, asked.profile_id).await?,
+        None => None,
+    };
+    let vector = profile.as_ref().zip(asked.as_ref());
     let vector = vector.map(|(profile, asked)| (profile, asked.vector.as_slice()));
     let top_k = usize::try_from(query.top_k.get()).unwrap_or(5);
     let began = std::time::Instant::now();
@@ -81,5 +83,7 @@ pub(crate) async fn find(
     let degraded = if found.degraded { "true" } else { "false" };
     metrics::histogram!(shared::metrics::KNOWLEDGE_SEARCH_DURATION, "degraded" => degraded)
         .record(began.elapsed().as_secs_f64());
+    app.figures
+        .note(Figure::Search, began.elapsed(), found.degraded);
     Ok(Json(found))
 }

@@ -2,15 +2,19 @@
 
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request};
+use axum::response::Response;
+use sha2::{Digest as _, Sha256};
 use shared::domain::{EntryText, SkippedRow};
-use shared::knowledge::{FileError, Preview, Row, Sheet, canonical_hash, entry_key};
+use shared::knowledge::{FileError, Preview, Row, Sheet};
 use shared::store::knowledge::ingestions::{self, StagedRow, Understood};
 use uuid::Uuid;
 
+use super::once::Once;
 use super::{begin, collection};
 use crate::app::AppState;
 use crate::auth::Identity;
 use crate::error::{Code, FieldError, Problem, Result};
+use crate::extract::IdempotencyKey;
 
 /// Rows of one transaction.
 const BATCH: usize = 500;
@@ -20,8 +24,8 @@ const LISTED: usize = 1000;
 
 /// A file that came to its end.
 pub(super) enum Uploaded {
-    /// It is staged, and the work may begin.
-    Queued(Uuid),
+    /// It is staged and the work may begin, or it was sent before.
+    Answered(Response),
     /// It was only looked at.
     Seen(Preview),
 }
@@ -37,6 +41,8 @@ struct Staging<'a> {
     shown: Vec<EntryText>,
     skipped: Vec<SkippedRow>,
     bytes: usize,
+    key: Option<IdempotencyKey>,
+    hash: Sha256,
 }
 
 /// Reads a form with a file. Whatever goes wrong, nothing of it stays.
@@ -46,6 +52,7 @@ pub(super) async fn receive(
     mut request: Request,
     preview: bool,
 ) -> Result<Uploaded> {
+    let key = IdempotencyKey::from_headers(request.headers())?;
     drop(begin(app, admin).await?);
     DefaultBodyLimit::disable().apply(&mut request);
     let form = Multipart::from_request(request, &()).await.map_err(|_| {
@@ -62,11 +69,11 @@ pub(super) async fn receive(
         shown: Vec::new(),
         skipped: Vec::new(),
         bytes: 0,
+        key,
+        hash: Sha256::new(),
     };
     let received = staging.form(form, preview).await;
-    if received.is_err()
-        && let Some(id) = staging.ingestion
-    {
+    if let Some(id) = staging.ingestion {
         // The sweep finds what this leaves.
         if let Err(problem) = discard(app, admin, id).await {
             tracing::warn!(ingestion.id = %id, error = crate::error::chain(&problem), "an upload was not taken back");
@@ -118,6 +125,8 @@ impl Staging<'_> {
         let Some(id) = self.ingestion else {
             return Ok(Uploaded::Seen(summary));
         };
+        let collection = collection(named.as_deref())?;
+        let once = Once::new(self.key.take(), self.fingerprint(collection));
         let columns = serde_json::to_value(&summary.columns).map_err(Problem::internal)?;
         let file = Understood {
             encoding: Some(&summary.encoding),
@@ -126,12 +135,22 @@ impl Staging<'_> {
             rows_read: summary.rows_read,
         };
         let mut tx = self.app.db.user(self.admin.id).await?;
-        let queued = ingestions::queue(&mut tx, id, collection(named.as_deref())?, &file).await?;
-        tx.commit().await?;
-        match queued {
-            true => Ok(Uploaded::Queued(id)),
-            false => Err(Problem::of(Code::BodyTimeout)),
+        if let Some(answered) = once.seen(&mut tx).await? {
+            return Ok(Uploaded::Answered(answered));
         }
+        if !ingestions::queue(&mut tx, id, collection, &file).await? {
+            return Err(Problem::of(Code::BodyTimeout));
+        }
+        let answer = once.accept(tx, id).await?;
+        self.ingestion = None;
+        Ok(Uploaded::Answered(answer))
+    }
+
+    /// What the same key must come with again: the file and where it belongs to, however the form has them.
+    fn fingerprint(&mut self, collection: &str) -> [u8; 32] {
+        let file: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
+        let parts = [super::UPLOADS.as_bytes(), collection.as_bytes(), &file[..]];
+        shared::crypto::sha256(&parts)
     }
 
     async fn file(&mut self, mut field: Field<'_>, preview: bool) -> Result<()> {
@@ -155,6 +174,7 @@ impl Staging<'_> {
                 let detail = format!("the file has more than {most} bytes");
                 return Err(Problem::new(Code::BodyTooLarge, detail));
             }
+            self.hash.update(&bytes);
             self.sheet.push(&bytes).map_err(unreadable)?;
             if self.sheet.waiting() >= BATCH {
                 self.stage().await?;
@@ -169,7 +189,7 @@ impl Staging<'_> {
         for row in self.sheet.take() {
             match row {
                 Row::Skipped(row) => skipped.push(row),
-                Row::Entry { line, text } => rows.push(staged(line, text)),
+                Row::Entry { line, text } => rows.push(StagedRow::new(line, text)),
             }
         }
         let Some(id) = self.ingestion else {
@@ -185,16 +205,6 @@ impl Staging<'_> {
             return Err(Problem::of(Code::BodyTimeout));
         }
         Ok(tx.commit().await?)
-    }
-}
-
-/// An entry as it is staged.
-pub(super) fn staged(line: i32, text: EntryText) -> StagedRow {
-    StagedRow {
-        line,
-        key: entry_key(&text),
-        hash: canonical_hash(&text),
-        text,
     }
 }
 

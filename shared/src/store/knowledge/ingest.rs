@@ -90,6 +90,7 @@ pub async fn store(
     rows: &[WaitingRow],
     entries: &[Entry],
 ) -> StoreResult<()> {
+    super::reindex::hold_profiles(tx).await?;
     let keys: Vec<&[u8]> = rows.iter().map(|row| row.key.as_slice()).collect();
     let hashes: Vec<&[u8]> = rows.iter().map(|row| row.hash.as_slice()).collect();
     let new_ids: Vec<Uuid> = entries.iter().map(|entry| entry.new_id).collect();

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::{EntryText, Ingestion, IngestionKind, IngestionStatus, SkippedRow};
+use crate::knowledge::{canonical_hash, entry_key};
 use crate::store::{StoreResult, SweepTx, UserTx};
 
 /// Rows that are listed as skipped; all are counted.
@@ -24,6 +25,19 @@ pub struct StagedRow {
     pub hash: [u8; 32],
     /// Its fields.
     pub text: EntryText,
+}
+
+impl StagedRow {
+    /// A row with what it is recognised by.
+    #[must_use]
+    pub fn new(line: i32, text: EntryText) -> Self {
+        Self {
+            line,
+            key: entry_key(&text),
+            hash: canonical_hash(&text),
+            text,
+        }
+    }
 }
 
 /// Whether a collection may be called so: lower-case letters, digits, hyphens and underscores, at most 63.
@@ -133,11 +147,15 @@ pub async fn queue(
     )
     .execute(tx.conn())
     .await?;
+    // One look into the index for each row. A join with the keys that come twice takes the square of their
+    // number where the rows have no statistics yet, and these never have.
     sqlx::query!(
-        "UPDATE chat.knowledge_rows r SET outcome = 'skipped', reason = 'repeats line ' || f.line
-         FROM (SELECT o.key, min(o.line) AS line FROM chat.knowledge_rows o
-               WHERE o.ingestion_id = $1 AND o.outcome IS NULL GROUP BY o.key HAVING count(*) > 1) f
-         WHERE r.ingestion_id = $1 AND r.key = f.key AND r.line > f.line AND r.outcome IS NULL",
+        "UPDATE chat.knowledge_rows r
+         SET outcome = 'skipped',
+             reason = 'repeats line ' || (SELECT min(o.line) FROM chat.knowledge_rows o
+                                          WHERE o.ingestion_id = $1 AND o.key = r.key)
+         WHERE r.ingestion_id = $1 AND r.outcome IS NULL
+           AND r.line > (SELECT min(o.line) FROM chat.knowledge_rows o WHERE o.ingestion_id = $1 AND o.key = r.key)",
         id
     )
     .execute(tx.conn())
@@ -319,6 +337,19 @@ pub async fn list(tx: &mut UserTx, limit: i64, offset: i64) -> StoreResult<Vec<I
         .collect())
 }
 
+/// The pass over everything that waits or goes on, without its skipped rows.
+///
+/// # Errors
+/// When the database fails.
+pub async fn reindexing(tx: &mut UserTx) -> StoreResult<Option<Ingestion>> {
+    let row = ingestion_query!(
+        "WHERE i.kind = 'reindex' AND i.status IN ('queued', 'running') ORDER BY i.run_at LIMIT 1"
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(|row| row.ingestion(Vec::new())))
+}
+
 /// Stops an ingestion; what was done stays. Returns whether there was anything to stop.
 ///
 /// # Errors
@@ -332,7 +363,11 @@ pub async fn cancel(tx: &mut UserTx, id: Uuid) -> StoreResult<bool> {
     )
     .execute(tx.conn())
     .await?;
-    Ok(cancelled.rows_affected() == 1)
+    if cancelled.rows_affected() == 0 {
+        return Ok(false);
+    }
+    super::reindex::let_go(tx, id).await?;
+    Ok(true)
 }
 
 /// What a worker holds of an ingestion.
@@ -460,5 +495,6 @@ pub async fn finish(
     )
     .execute(tx.conn())
     .await?;
+    super::reindex::let_go(tx, held.id).await?;
     Ok(true)
 }

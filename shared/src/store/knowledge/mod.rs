@@ -3,15 +3,22 @@
 //! claim on the ingestion.
 
 pub mod documents;
+pub mod indexes;
 pub mod ingest;
 pub mod ingestions;
 pub mod profiles;
+pub mod questions;
+pub mod reindex;
+mod retry;
 pub mod search;
+pub mod synonyms;
 pub mod usage;
 pub mod vectors;
 pub mod words;
 
 use super::{StoreResult, UserTx};
+
+pub use retry::retry;
 
 /// Whether there is a table for vectors: without pgvector the knowledge base is off.
 ///

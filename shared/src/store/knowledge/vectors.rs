@@ -172,7 +172,7 @@ pub async fn refuse(tx: &mut UserTx, held: &Held, chunk: Uuid, reason: &str) -> 
     Ok(true)
 }
 
-async fn note(
+pub(super) async fn note(
     tx: &mut UserTx,
     held: &Held,
     embedded: i32,
