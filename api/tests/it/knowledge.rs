@@ -47,9 +47,9 @@ pub(crate) async fn index(editor: &Client, file: &[u8]) -> Value {
 pub(crate) async fn ended(editor: &Client, id: &str) -> Value {
     until(async || {
         let answer = editor.get(&format!("{UPLOADS}/{id}")).await;
-        let status = answer.text("/ingestion/status");
+        let status = answer.text("/status");
         (!["uploading", "queued", "running"].contains(&status.as_str()))
-            .then_some(answer.body["ingestion"].clone())
+            .then_some(answer.body)
     })
     .await
 }

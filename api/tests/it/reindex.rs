@@ -171,7 +171,7 @@ async fn a_model_that_does_not_fit_changes_nothing_and_a_cancelled_one_is_taken_
     let path = format!("/api/chat/knowledge/ingestions/{id}");
     until(async || {
         let read = editor.get(&path).await;
-        (read.body["ingestion"]["chunks_embedded"].as_u64() > Some(0)).then_some(())
+        (read.body["chunks_embedded"].as_u64() > Some(0)).then_some(())
     })
     .await;
     let read = editor.get(PATH).await;

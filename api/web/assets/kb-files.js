@@ -140,7 +140,7 @@ export class Files {
 
   async open(id) {
     try {
-      const { ingestion } = await this.page.api.get(`/knowledge/ingestions/${id}`);
+      const ingestion = await this.page.api.get(`/knowledge/ingestions/${id}`);
       this.follow(ingestion);
       this.view.node.scrollIntoView({ block: "nearest" });
     } catch (error) {

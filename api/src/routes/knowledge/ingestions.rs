@@ -154,7 +154,7 @@ pub(crate) async fn list(
     get, path = "/api/chat/knowledge/ingestions/{ingestion_id}", operation_id = "read_ingestion", tag = "knowledge",
     params(("ingestion_id" = Uuid, Path)),
     responses(
-        (status = 200, body = IngestionBody),
+        (status = 200, body = Ingestion),
         (status = 403, description = "admin_required"),
         (status = 404, description = "ingestion_not_found"),
         (status = 503, description = "knowledge_unavailable"),
@@ -164,10 +164,10 @@ pub(crate) async fn read(
     State(app): State<AppState>,
     Admin(admin): Admin,
     Path(id): Path<Uuid>,
-) -> Result<Json<IngestionBody>> {
+) -> Result<Json<Ingestion>> {
     let mut tx = begin(&app, &admin).await?;
     let ingestion = store::find(&mut tx, id).await?.ok_or_else(not_found)?;
-    Ok(Json(IngestionBody { ingestion }))
+    Ok(Json(ingestion))
 }
 
 /// Stops an ingestion. What was done stays.
