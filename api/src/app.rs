@@ -14,7 +14,7 @@ use shared::models::ModelsConfig;
 use shared::operator::Operator;
 use shared::push::Hub;
 use shared::redis::Redis;
-use shared::store::Db;
+use shared::store::{Db, History};
 use shared::vitals;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,8 @@ pub struct Parts {
     pub gate: Gate,
     /// The truth.
     pub db: Db,
+    /// The same, for reading what was.
+    pub history: History,
     /// Hints, copies and limits.
     pub redis: Redis,
     /// Live events.
@@ -84,6 +86,7 @@ impl AppState {
         gate: Gate,
         models: ModelsConfig,
         db: Db,
+        history: History,
         view: Db,
         redis: Redis,
         lifecycle: Lifecycle,
@@ -110,9 +113,11 @@ impl AppState {
         lifecycle.run("backlog", async move {
             closed.run_until_cancelled(watching).await;
         });
-        let shown = futures::future::join(
+        let measured = history.clone();
+        let shown = futures::future::join3(
             vitals::watch(db.clone(), redis.clone()),
             activity::watch(operator.clone()),
+            async move { measured.watch().await },
         );
         let closed = closing.clone();
         lifecycle.run("vitals", async move {
@@ -131,6 +136,7 @@ impl AppState {
         Ok(Self(Arc::new(Parts {
             gate,
             db,
+            history,
             redis,
             hub,
             models,

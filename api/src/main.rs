@@ -15,7 +15,7 @@ use shared::config::Vars;
 use shared::lifecycle::Lifecycle;
 use shared::metrics;
 use shared::redis::Redis;
-use shared::store::{Db, DbConfig, ServingRole, StoreError, migrate};
+use shared::store::{Db, DbConfig, History, ServingRole, StoreError, migrate};
 use shared::telemetry::{self, LogConfig};
 
 /// The library's default allocator keeps more memory per idle socket.
@@ -108,10 +108,12 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let gate = Gate::new(config.api, Clock::system())?;
     let traces = gate.traces.clone();
     let view = Db::connect_lazy(&config.operator_db, ServingRole::Operator)?;
+    let history = History::connect_lazy(db.clone(), config.history_db.as_ref())?;
     let state = AppState::new(
         gate,
         config.models,
         db.clone(),
+        history.clone(),
         view.clone(),
         redis,
         lifecycle.clone(),
@@ -141,7 +143,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     );
     let code = lifecycle.finished(server.shutdown_grace).await;
     // Connections that do not take part in it are cut off.
-    let closed = async { tokio::join!(view.close(), db.close()) };
+    let closed = async { tokio::join!(view.close(), db.close(), history.close()) };
     let _ = tokio::time::timeout(CLOSING, closed).await;
     let _ = tokio::task::spawn_blocking(move || traces.stop()).await;
     tracing::info!("stopped");

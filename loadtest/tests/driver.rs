@@ -19,7 +19,7 @@ use axum::{Json, Router};
 use clap::Parser;
 use http::{HeaderMap, StatusCode};
 use jsonwebtoken::{DecodingKey, Validation};
-use loadtest::driver::{Arguments, Report, Summary, run};
+use loadtest::driver::{Arguments, Command, Report, Summary};
 use loadtest::simulator::Simulator;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -169,6 +169,13 @@ async fn socket(
             }
         }
     })
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
+    let Command::Load(scenario) = &arguments.command else {
+        anyhow::bail!("not a load");
+    };
+    loadtest::driver::run(&arguments.common, scenario).await
 }
 
 async fn drive(api: &str, simulator: &Simulator, arguments: &[&str]) -> Report {

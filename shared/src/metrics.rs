@@ -170,7 +170,12 @@ metrics! {
     gauge PUSH_CONNECTIONS = "push_connections";
     /// Events that did not fit a listener's buffer.
     counter PUSH_DROPPED = "push_dropped_total";
-    /// Whether a server answers this process, by dependency (database, redis): 1 or 0.
+    /// Reads of history where a replica is set, by server (replica; primary_resting, primary_behind and primary_failed
+    /// say why the primary was read).
+    counter HISTORY_READS = "history_reads_total";
+    /// How long it took, or has taken so far, until the replica had what the primary had, in seconds.
+    gauge REPLICA_LAG = "replica_lag_seconds";
+    /// Whether a server answers this process, by dependency (database, redis, replica): 1 or 0.
     gauge DEPENDENCY_UP = "dependency_up";
     /// How long the last answer to a sign of life took, in seconds, by dependency (database, redis).
     gauge DEPENDENCY_LATENCY = "dependency_latency_seconds";

@@ -277,7 +277,8 @@ pub struct Waiter {
     redis: Redis,
     name: Uuid,
     block: Duration,
-    connection: Option<MultiplexedConnection>,
+    /// With the server it is to, as [`Redis::moves`] counts them.
+    connection: Option<(u64, MultiplexedConnection)>,
 }
 
 impl std::fmt::Debug for Waiter {
@@ -320,12 +321,13 @@ impl Waiter {
         }
         command.arg(nudge_key(&self.redis, self.name));
         command.arg("LEFT").arg("COUNT").arg(count.max(1));
+        let moves = self.redis.moves();
         let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.redis.blocking(self.block).await?,
+            Some((at, connection)) if at == moves => connection,
+            _ => self.redis.blocking(self.block).await?,
         };
         let popped: Option<(String, Vec<Vec<u8>>)> = command.query_async(&mut connection).await?;
-        self.connection = Some(connection);
+        self.connection = Some((moves, connection));
         let Some((from, ids)) = popped else {
             return Ok(Waited::Nothing);
         };

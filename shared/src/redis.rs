@@ -1,8 +1,11 @@
-//! One shared, self-healing connection to Redis for commands that do not block.
+//! One shared, self-healing connection to Redis for commands that do not block; with Sentinels, to
+//! whoever is the master.
 //!
 //! Nothing in Redis is a promise, so every command has a short timeout and a failure is an answer
 //! like any other. After a failure the next commands fail at once for a moment: a request must not
 //! wait 300 ms for each hint while Redis is away.
+
+mod sentinel;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +16,7 @@ use ::redis::{Client, FromRedisValue, Pipeline, RedisError};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
+use self::sentinel::{Address, Watched};
 use crate::config::Vars;
 
 /// The longest a command may take.
@@ -23,7 +27,7 @@ const BACK_OFF: Duration = Duration::from_millis(200);
 /// Where Redis is.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// `redis://` or `rediss://`; secret, as it may hold a password.
+    /// `redis://` or `redis+sentinel://`; secret, as it may hold a password.
     pub url: SecretString,
     /// Put before every key, so that several installations can share a server.
     pub prefix: String,
@@ -35,10 +39,15 @@ impl RedisConfig {
         let url: String = vars.get(
             "REDIS_URL",
             "redis://127.0.0.1:6379",
-            "Redis, as redis://user:password@host:port/db",
+            "Redis, as redis://user:password@host:port/db or redis+sentinel://user:password@host:port,host:port/master/db",
         );
-        if Client::open(url.as_str()).is_err() {
-            vars.problem("REDIS_URL", "must look like redis://host:port");
+        match Address::parse(&url) {
+            Some(Err(problem)) => vars.problem("REDIS_URL", problem),
+            None if Client::open(url.as_str()).is_err() => vars.problem(
+                "REDIS_URL",
+                "must look like redis://host:port or redis+sentinel://host:port,host:port/master",
+            ),
+            Some(Ok(_)) | None => {}
         }
         let prefix = vars.get("REDIS_KEY_PREFIX", "balas", "put before every key in Redis");
         Self {
@@ -60,6 +69,9 @@ pub enum RedisFailure {
     /// The command took too long; it may have run.
     #[error("failed to use redis: no answer in time")]
     Timeout,
+    /// No Sentinel knows a master, or the one they name is none.
+    #[error("failed to use redis: there is no master")]
+    NoMaster,
 }
 
 impl RedisFailure {
@@ -69,18 +81,64 @@ impl RedisFailure {
         let Self::Command(error) = self else {
             return false;
         };
+        // Who takes no writes was the master until a moment ago.
+        if self.is_read_only() {
+            return false;
+        }
         // Of a pipeline's refusals the library names only those whose code it knows; a server that is
         // full says one that it does not.
         !error.is_io_error()
             && (error.code().is_some() || error.clone().into_server_errors().is_some())
     }
+
+    fn is_read_only(&self) -> bool {
+        matches!(self, Self::Command(error) if error.code() == Some("READONLY"))
+    }
+}
+
+/// A server that takes writes, and the connection to it.
+#[derive(Clone)]
+struct Master {
+    host: String,
+    port: u16,
+    /// How many were found before it, and it.
+    moves: u64,
+    client: Client,
+    manager: ConnectionManager,
+}
+
+impl std::fmt::Debug for Master {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Master")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who knows where Redis is.
+#[derive(Clone)]
+enum Place {
+    /// The URL.
+    Fixed(Client, ConnectionManager),
+    /// Sentinels.
+    Watched(Watched),
+}
+
+fn manager(client: &Client) -> Result<ConnectionManager, RedisError> {
+    let settings = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(RESPONSE_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        .set_number_of_retries(1)
+        .set_min_delay(Duration::from_millis(50))
+        .set_max_delay(Duration::from_millis(500));
+    ConnectionManager::new_lazy_with_config(client.clone(), settings)
 }
 
 /// The shared connection.
 #[derive(Clone)]
 pub struct Redis {
-    client: Client,
-    manager: ConnectionManager,
+    place: Place,
     prefix: Arc<str>,
     epoch: Instant,
     /// Milliseconds after `epoch` until which commands are not tried.
@@ -101,16 +159,18 @@ impl Redis {
     /// # Errors
     /// When the URL cannot be parsed.
     pub fn connect_lazy(config: &RedisConfig) -> Result<Self, RedisFailure> {
-        let client = Client::open(config.url.expose_secret())?;
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(RESPONSE_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_number_of_retries(1)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_millis(500));
+        let url = config.url.expose_secret();
+        let place = match Address::parse(url) {
+            Some(Ok(address)) => Place::Watched(Watched::start(address)),
+            Some(Err(_)) => return Err(RedisFailure::NoMaster),
+            None => {
+                let client = Client::open(url)?;
+                let manager = manager(&client)?;
+                Place::Fixed(client, manager)
+            }
+        };
         Ok(Self {
-            manager: ConnectionManager::new_lazy_with_config(client.clone(), settings)?,
-            client,
+            place,
             prefix: config.prefix.as_str().into(),
             epoch: Instant::now(),
             retry_at: Arc::default(),
@@ -131,8 +191,8 @@ impl Redis {
         &self,
         pipeline: &Pipeline,
     ) -> Result<T, RedisFailure> {
-        let mut connection = self.manager.clone();
-        self.guarded(pipeline.query_async(&mut connection)).await
+        self.guarded(async |mut connection| pipeline.query_async(&mut connection).await)
+            .await
     }
 
     /// Runs one command.
@@ -143,8 +203,8 @@ impl Redis {
         &self,
         command: &::redis::Cmd,
     ) -> Result<T, RedisFailure> {
-        let mut connection = self.manager.clone();
-        self.guarded(command.query_async(&mut connection)).await
+        self.guarded(async |mut connection| command.query_async(&mut connection).await)
+            .await
     }
 
     /// Runs a script, loading it where the server does not know it yet.
@@ -155,19 +215,60 @@ impl Redis {
         &self,
         invocation: &::redis::ScriptInvocation<'_>,
     ) -> Result<T, RedisFailure> {
-        let mut connection = self.manager.clone();
-        self.guarded(invocation.invoke_async(&mut connection)).await
+        self.guarded(async |mut connection| invocation.invoke_async(&mut connection).await)
+            .await
+    }
+
+    /// The connection to the master; waits for the first that is found.
+    async fn connection(&self) -> Result<ConnectionManager, RedisFailure> {
+        match &self.place {
+            Place::Fixed(_, manager) => Ok(manager.clone()),
+            Place::Watched(watched) => Ok(found(watched).await?.manager),
+        }
+    }
+
+    async fn client(&self) -> Result<Client, RedisFailure> {
+        match &self.place {
+            Place::Fixed(client, _) => Ok(client.clone()),
+            Place::Watched(watched) => Ok(found(watched).await?.client),
+        }
+    }
+
+    /// A number that is another when Redis is another server. Connections of one's own are left then:
+    /// the old server may still answer, to nobody but us.
+    pub(crate) fn moves(&self) -> u64 {
+        match &self.place {
+            Place::Fixed(..) => 0,
+            Place::Watched(watched) => {
+                let master = watched.master.borrow();
+                master.as_ref().map_or(0, |master| master.moves)
+            }
+        }
+    }
+
+    /// Waits until Redis is another server than it was at that number.
+    pub(crate) async fn moved(&self, moves: u64) {
+        if let Place::Watched(watched) = &self.place {
+            let mut master = watched.master.clone();
+            let is_other =
+                |master: &Option<Master>| master.as_ref().map_or(0, |master| master.moves) != moves;
+            if master.wait_for(is_other).await.is_ok() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     async fn guarded<T>(
         &self,
-        work: impl Future<Output = Result<T, RedisError>>,
+        work: impl AsyncFnOnce(ConnectionManager) -> Result<T, RedisError>,
     ) -> Result<T, RedisFailure> {
         if self.elapsed() < self.retry_at.load(Ordering::Relaxed) {
             return Err(RedisFailure::BackingOff);
         }
+        let work = async { Ok(work(self.connection().await?).await?) };
         let outcome = match tokio::time::timeout(RESPONSE_TIMEOUT, work).await {
-            Ok(answer) => answer.map_err(RedisFailure::Command),
+            Ok(answer) => answer,
             Err(_) => Err(RedisFailure::Timeout),
         };
         if let Err(failure) = &outcome
@@ -177,6 +278,9 @@ impl Redis {
             let back_off = u64::try_from(BACK_OFF.as_millis()).unwrap_or(u64::MAX);
             self.retry_at
                 .store(self.elapsed() + back_off, Ordering::Relaxed);
+            if let Place::Watched(watched) = &self.place {
+                watched.nudge();
+            }
         }
         outcome
     }
@@ -207,9 +311,9 @@ impl Redis {
     /// # Errors
     /// When Redis cannot be reached within a second.
     pub(crate) async fn pubsub(&self) -> Result<PubSub, RedisFailure> {
-        let opening = self.client.get_async_pubsub();
+        let opening = async { Ok(self.client().await?.get_async_pubsub().await?) };
         match tokio::time::timeout(Duration::from_secs(1), opening).await {
-            Ok(opened) => Ok(opened?),
+            Ok(opened) => opened,
             Err(_) => Err(RedisFailure::Timeout),
         }
     }
@@ -227,8 +331,19 @@ impl Redis {
             .set_connection_timeout(Some(Duration::from_secs(1)))
             .set_response_timeout(Some(block + Duration::from_secs(1)));
         Ok(self
-            .client
+            .client()
+            .await?
             .get_multiplexed_async_connection_with_config(&settings)
             .await?)
+    }
+}
+
+/// The master, once one is known; not for longer than a command may take.
+async fn found(watched: &Watched) -> Result<Master, RedisFailure> {
+    let mut master = watched.master.clone();
+    let known = master.wait_for(Option::is_some);
+    match tokio::time::timeout(RESPONSE_TIMEOUT, known).await {
+        Ok(Ok(known)) => known.clone().ok_or(RedisFailure::NoMaster),
+        Ok(Err(_)) | Err(_) => Err(RedisFailure::NoMaster),
     }
 }

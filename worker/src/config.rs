@@ -64,6 +64,8 @@ pub struct WorkerConfig {
     pub notifications: NotificationsConfig,
     /// Days after which what people wrote is removed; 0 is never.
     pub retention_days: u16,
+    /// Days after which lines of the trail go; 0 is never.
+    pub audit_retention_days: u16,
     /// Whether `/metrics` answers there.
     pub enable_metrics: bool,
     /// Where spans go.
@@ -133,6 +135,12 @@ impl WorkerConfig {
                 (0, 36_500),
                 "days after which messages, conversations and what was booked for them are removed; 0 is never",
             ),
+            audit_retention_days: vars.within(
+                "AUDIT_RETENTION_DAYS",
+                1_095,
+                (0, 36_500),
+                "days after which the trail of what operators did is removed; 0 is never",
+            ),
             inbound: InboundConfig::from_vars(vars),
             platform: PlatformConfig::from_vars(vars, &keys),
             enable_metrics: vars.flag("ENABLE_METRICS", true, "whether /metrics answers"),
@@ -146,6 +154,9 @@ impl WorkerConfig {
         };
         if (1..SHORTEST_RETENTION).contains(&config.retention_days) {
             vars.problem("RETENTION_DAYS", "must be 0 or at least 30");
+        }
+        if (1..SHORTEST_RETENTION).contains(&config.audit_retention_days) {
+            vars.problem("AUDIT_RETENTION_DAYS", "must be 0 or at least 30");
         }
         if !config.watchdog.is_zero() && config.watchdog < SHORTEST_WATCHDOG {
             vars.problem(

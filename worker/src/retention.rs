@@ -1,4 +1,5 @@
-//! Enforcing the retention period: after `RETENTION_DAYS` nothing is left of a message.
+//! Enforcing the retention period: after `RETENTION_DAYS` nothing is left of a message, and after
+//! `AUDIT_RETENTION_DAYS` nothing of what operators did.
 
 use shared::store::{StoreResult, SweepTx, learning, maintenance, retention};
 use uuid::Uuid;
@@ -27,6 +28,10 @@ pub struct Expired {
     pub generations: u64,
     /// Opinions on messages.
     pub feedback: u64,
+    /// Assessments whose conversation is gone.
+    pub assessments: u64,
+    /// Lines of the trail, which has a period of its own.
+    pub audit: u64,
     /// Summaries of what was said.
     pub summaries: u64,
     /// Questions to the help desk, and what was proposed of their answers.
@@ -51,11 +56,21 @@ impl Looked {
 /// # Errors
 /// When the database fails; what was removed until then is gone.
 pub async fn pass(context: &Context, looked: &mut Looked) -> StoreResult<Option<Expired>> {
-    let days = context.config.retention_days;
-    if days == 0 {
-        return Ok(None);
-    }
     let mut expired = Expired::default();
+    let (days, audit_days) = (
+        context.config.retention_days,
+        context.config.audit_retention_days,
+    );
+    if audit_days > 0 {
+        let Some(mut tx) = begin(context).await? else {
+            return Ok(None);
+        };
+        expired.audit = retention::expire_audit(&mut tx, audit_days, BATCH).await?;
+        tx.commit().await?;
+    }
+    if days == 0 {
+        return Ok((audit_days > 0).then_some(expired));
+    }
     // What a drop locks is everybody's, so each is a transaction of its own and does nothing else.
     for _ in 0..MOST_PARTITIONS {
         let Some(mut tx) = begin(context).await? else {
@@ -88,15 +103,19 @@ pub async fn pass(context: &Context, looked: &mut Looked) -> StoreResult<Option<
         }
         let generations = retention::expire_generations(&mut tx, days, BATCH).await?;
         let feedback = retention::expire_feedback(&mut tx, days, BATCH).await?;
+        // Those whose conversation went just now among them.
+        let assessments = retention::expire_assessments(&mut tx, days, BATCH).await?;
         let summaries = retention::expire_summaries(&mut tx, days, BATCH).await?;
         let questions = learning::expire(&mut tx, days, BATCH).await?;
         tx.commit().await?;
         expired.generations += generations;
         expired.feedback += feedback;
+        expired.assessments += assessments;
         expired.summaries += summaries;
         expired.questions += questions;
         let batch = BATCH.unsigned_abs();
-        left |= [generations, feedback, summaries].contains(&batch) || questions >= batch;
+        left |=
+            [generations, feedback, assessments, summaries].contains(&batch) || questions >= batch;
         if !left {
             break;
         }

@@ -139,6 +139,59 @@ async fn what_is_older_than_the_retention_period_goes_and_the_rest_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn assessments_go_with_their_conversation_and_the_trail_in_its_own_time() {
+    let fleet = Fleet::new().await;
+    let months = "SELECT chat.ensure_partitions(3, now() - interval '500 days')";
+    fleet.env.value(months).await;
+    let (gone, still_used) = (old(&fleet, 450, 440).await, old(&fleet, 450, 3).await);
+    let nowhere = Uuid::new_v4();
+    // Of a conversation that goes, of one that stays, of none, and one that somebody asked for again lately.
+    for (place, conversation, touched) in [
+        (1, gone, 440),
+        (2, still_used, 440),
+        (3, nowhere, 440),
+        (4, nowhere, 2),
+    ] {
+        let row = format!(
+            "INSERT INTO chat.assessments (id, user_id, conversation_id, created_at, updated_at)
+             VALUES ('00000000-0000-0000-0000-00000000000{place}', '{}', '{conversation}',
+                     now() - interval '450 days', now() - interval '{touched} days')",
+            fleet.user
+        );
+        fleet.env.execute(&row).await;
+    }
+    for days in [1_200, 400, 1] {
+        let at = OffsetDateTime::now_utc() - time::Duration::days(days);
+        let row = format!(
+            "INSERT INTO chat.audit_log (id, at, actor, action, subject)
+             VALUES ('{}', now() - interval '{days} days', 'ops', 'queue.pause', '{days}')",
+            id::new(at)
+        );
+        fleet.env.execute(&row).await;
+    }
+    let worker = fleet.worker_with("w1", &[("RETENTION_DAYS", "365")]);
+    fleet
+        .until(async || (rows(&fleet, "assessments", "true").await == 2).then_some(()))
+        .await;
+    let stays = "right(id::text, 1) IN ('2', '4')";
+    assert_eq!(rows(&fleet, "assessments", stays).await, 2);
+    fleet
+        .until(async || (rows(&fleet, "audit_log", "subject = '1200'").await == 0).then_some(()))
+        .await;
+    assert_eq!(rows(&fleet, "audit_log", "true").await, 2);
+    worker.stop();
+    worker.ended().await;
+
+    // Nobody wipes what was done lately, not even with a worker's rights.
+    let role = shared::store::ServingRole::Worker;
+    let mut session = fleet.env.session_as(role).await;
+    session.run("SET app.sweep = 'on'").await.unwrap();
+    let refused = session.run("DELETE FROM chat.audit_log").await.unwrap_err();
+    assert_eq!(refused.code, "42501", "{refused:?}");
+    assert_eq!(rows(&fleet, "audit_log", "true").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_still_used_does_not_hide_what_lies_behind_it() {
     let fleet = Fleet::new().await;
     let months = "SELECT chat.ensure_partitions(3, now() - interval '500 days')";

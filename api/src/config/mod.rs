@@ -31,6 +31,8 @@ pub struct Config {
     pub db: DbConfig,
     /// The database, for operators.
     pub operator_db: DbConfig,
+    /// A replica to read history from, if there is one.
+    pub history_db: Option<DbConfig>,
     /// Redis.
     pub redis: RedisConfig,
     /// Which models may be used.
@@ -47,6 +49,7 @@ impl Config {
         let config = Self {
             api,
             operator_db: db.for_operators(vars),
+            history_db: db.for_history(vars),
             db,
             redis: RedisConfig::from_vars(vars),
             models: ModelsConfig::from_vars(vars),

@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 use shared::domain::{ContextType, Conversation, ConversationStatus, Event};
+use shared::store::UserTx;
 use shared::store::conversations::{self as store, Changes, Edited};
 use shared::store::generations::cancel_unfinished;
 use shared::store::idempotency;
@@ -62,9 +63,15 @@ pub(super) async fn read(
     Path(id): Path<Uuid>,
     Query(query): Query<ReadQuery>,
 ) -> Result<Response> {
-    let mut tx = app.db.user(user.id).await?;
-    let conversation = store::find(&mut tx, id).await?.ok_or_else(not_found)?;
-    let (messages, _) = messages::list(&mut tx, id, Cursor::Newest, query.messages.get()).await?;
+    let limit = query.messages.get();
+    let found = app.history.read(user.id, |mut tx: UserTx| async move {
+        let Some(conversation) = store::find(&mut tx, id).await? else {
+            return Ok(None);
+        };
+        let (messages, _) = messages::list(&mut tx, id, Cursor::Newest, limit).await?;
+        Ok(Some((conversation, messages)))
+    });
+    let (conversation, messages) = found.await?.ok_or_else(not_found)?;
     let tag = view::tag(&conversation);
     Ok((
         tag,

@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::domain::{ContextType, Conversation, ConversationStatus};
+use shared::store::UserTx;
 use shared::store::conversations::{self as store, Filter, NewConversation};
 use utoipa::{IntoParams, ToSchema};
 
@@ -141,8 +142,9 @@ pub(super) async fn list(
         limit: query.limit.get(),
         offset: query.offset.get(),
     };
-    let mut tx = app.db.user(user.id).await?;
-    let (conversations, total) = store::list(&mut tx, &filter).await?;
+    let wanted = &filter;
+    let read = |mut tx: UserTx| async move { store::list(&mut tx, wanted).await };
+    let (conversations, total) = app.history.read(user.id, read).await?;
     let shown = i64::try_from(conversations.len()).unwrap_or(0);
     let pagination = OffsetPage {
         limit: filter.limit,

@@ -5,6 +5,8 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use shared::domain::{Attachment, ContentType, Generation, Message, Parked};
+use shared::store::UserTx;
+use shared::store::conversations;
 use shared::store::generations::{self, Concurrency, NewGeneration, NewMessage};
 use shared::store::messages::{self, Cursor};
 use utoipa::{IntoParams, ToSchema};
@@ -250,12 +252,16 @@ pub(super) async fn list(
             ));
         }
     };
-    let mut tx = app.db.user(user.id).await?;
-    shared::store::conversations::find(&mut tx, conversation_id)
-        .await?
-        .ok_or_else(not_found)?;
     let limit = query.limit.get();
-    let (messages, has_more) = messages::list(&mut tx, conversation_id, cursor, limit).await?;
+    let found = app.history.read(user.id, |mut tx: UserTx| async move {
+        let known = conversations::find(&mut tx, conversation_id).await?;
+        if known.is_none() {
+            return Ok(None);
+        }
+        let page = messages::list(&mut tx, conversation_id, cursor, limit).await?;
+        Ok(Some(page))
+    });
+    let (messages, has_more) = found.await?.ok_or_else(not_found)?;
     let edge = if query.after_id.is_some() {
         messages.last()
     } else {

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use shared::domain::{DailySpending, Spending, credits};
 use shared::store::usage::{self, Span};
-use shared::store::{conversations, usage::Part};
+use shared::store::{UserTx, conversations, usage::Part};
 use time::{Date, Month, OffsetDateTime, Weekday};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -127,9 +127,11 @@ pub(super) async fn summary(
     Query(query): Query<SummaryQuery>,
 ) -> Result<axum::Json<Summary>> {
     let span = span(&query, app.gate.clock.now())?;
-    let mut tx = app.db.user(user.id).await?;
-    let totals = usage::summary(&mut tx, span).await?;
-    let activity = usage::activity(&mut tx, span).await?;
+    let found = app.history.read(user.id, |mut tx: UserTx| async move {
+        let totals = usage::summary(&mut tx, span).await?;
+        Ok((totals, usage::activity(&mut tx, span).await?))
+    });
+    let (totals, activity) = found.await?;
     let total = totals.total;
     Ok(axum::Json(Summary {
         period: query.period,
@@ -162,11 +164,15 @@ pub(super) async fn of_conversation(
     User(user): User,
     Path(conversation_id): Path<Uuid>,
 ) -> Result<axum::Json<ConversationUsage>> {
-    let mut tx = app.db.user(user.id).await?;
-    conversations::find(&mut tx, conversation_id)
-        .await?
-        .ok_or_else(not_found)?;
-    let parts = usage::of_conversation(&mut tx, conversation_id).await?;
+    let found = app.history.read(user.id, |mut tx: UserTx| async move {
+        let known = conversations::find(&mut tx, conversation_id).await?;
+        if known.is_none() {
+            return Ok(None);
+        }
+        let parts = usage::of_conversation(&mut tx, conversation_id).await?;
+        Ok(Some(parts))
+    });
+    let parts = found.await?.ok_or_else(not_found)?;
     let total = usage::together(parts.iter().map(|part| &part.spending));
     Ok(axum::Json(ConversationUsage {
         total_tokens: total.total_tokens,

@@ -27,6 +27,7 @@ mod knowledge_page;
 
 mod learning;
 mod limits;
+mod loads;
 mod logs;
 mod messages;
 mod metrics;
@@ -39,6 +40,8 @@ mod protocol;
 mod publisher;
 mod regenerate;
 mod reindex;
+mod replicas;
+mod sentinel;
 mod shutdown;
 mod socket;
 mod stats;

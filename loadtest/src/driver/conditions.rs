@@ -62,18 +62,33 @@ impl Conditions {
     }
 }
 
+impl Conditions {
+    /// Each with its name.
+    #[must_use]
+    pub fn rows(&self) -> Vec<(String, String)> {
+        let Fdatasync { p50, p99 } = self.fdatasync;
+        let row = |name: &str, value: String| (name.to_owned(), value);
+        vec![
+            row("cores", format!("{} ({})", self.cores, self.processor)),
+            row("kernel", self.kernel.clone()),
+            (
+                format!("write + fdatasync of 4 KiB, {SYNCS} times"),
+                format!("p50 {p50:.2} ms, p99 {p99:.2} ms"),
+            ),
+            row("revision", self.revision.clone()),
+            row(
+                "loadtest",
+                format!("{}, {} build", self.version, self.profile),
+            ),
+        ]
+    }
+}
+
 impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fdatasync { p50, p99 } = self.fdatasync;
         writeln!(f, "| condition | value |\n|---|---|")?;
-        writeln!(f, "| cores | {} ({}) |", self.cores, self.processor)?;
-        writeln!(f, "| kernel | {} |", self.kernel)?;
-        writeln!(
-            f,
-            "| write + fdatasync of 4 KiB, {SYNCS} times | p50 {p50:.2} ms, p99 {p99:.2} ms |"
-        )?;
-        writeln!(f, "| revision | {} |", self.revision)?;
-        writeln!(f, "| loadtest | {}, {} build |", self.version, self.profile)
+        let mut rows = self.rows().into_iter();
+        rows.try_for_each(|(name, value)| writeln!(f, "| {name} | {value} |"))
     }
 }
 

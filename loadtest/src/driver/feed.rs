@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use futures::StreamExt;
+use futures::{SinkExt as _, StreamExt};
 use http::header;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -69,6 +70,15 @@ impl Feed {
         }
     }
 
+    /// Asks for what was missed of a generation after this event, or, if that is empty, from its
+    /// beginning.
+    pub(crate) async fn resume(&mut self, generation: &str, after: &str) -> anyhow::Result<()> {
+        let after = (!after.is_empty()).then_some(after);
+        let wish = json!({"type": "resume", "generation_id": generation, "after": after});
+        let sent = self.0.send(Message::text(wish.to_string())).await;
+        sent.context("failed to write to a WebSocket")
+    }
+
     /// Reads events until the server is gone, and hands each of them over with its time.
     pub(crate) async fn read(mut self, each: impl Fn(&Event<'_>, Instant)) {
         while let Some(text) = self.next_text().await {
@@ -80,7 +90,7 @@ impl Feed {
     }
 }
 
-/// Opens one feed per user, at most `at_once` at a time.
+/// Opens one feed per user, in their order, at most `at_once` at a time.
 pub(crate) async fn open_all(
     target: &Target,
     users: &[Arc<str>],
@@ -89,7 +99,7 @@ pub(crate) async fn open_all(
     let opening = users
         .iter()
         .map(|authorization| Feed::open(target, authorization));
-    let mut opened = futures::stream::iter(opening).buffer_unordered(at_once);
+    let mut opened = futures::stream::iter(opening).buffered(at_once);
     let mut feeds = Vec::with_capacity(users.len());
     while let Some(feed) = opened.next().await {
         feeds.push(feed.context("failed to open a WebSocket")?);

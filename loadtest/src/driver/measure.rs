@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The longest latency that is told apart, in microseconds: ten minutes.
@@ -60,7 +61,7 @@ fn millis(micros: u64) -> f64 {
 }
 
 /// Quantiles in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// How many were recorded.
     pub count: u64,
@@ -118,6 +119,11 @@ impl Counters {
     /// Counts something that went wrong, by a short name of it.
     pub(crate) fn fail(&self, what: impl Into<String>) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+        self.note(what);
+    }
+
+    /// Counts something that is to be known and is no failure.
+    pub(crate) fn note(&self, what: impl Into<String>) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         *failures.entry(what.into()).or_default() += 1;
     }

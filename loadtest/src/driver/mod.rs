@@ -19,6 +19,7 @@ mod options;
 mod pace;
 mod process;
 mod report;
+mod shape;
 mod simulator_log;
 mod sockets;
 mod streams;
@@ -29,9 +30,12 @@ mod world;
 
 pub use conditions::{Conditions, Fdatasync};
 pub use measure::Summary;
-pub use options::{Arguments, Arrivals, Common, Load, Scenario};
+pub use options::{Arguments, Arrivals, Command, Common, Load, Scenario};
 pub use process::{Memory, memory};
 pub use report::Report;
+pub use shape::{
+    Bucket, Compare, Comparison, Counts, Curve, FORMAT, Mark, Rate, Record, Shape, Verdict, compare,
+};
 pub use token::Signer;
 
 /// Runs the scenario that was asked for and returns what it found.
@@ -39,14 +43,14 @@ pub use token::Signer;
 /// # Errors
 /// The target is not allowed or not there, or the set-up of the scenario failed. Failures under
 /// load are not errors: they are counted in the report.
-pub async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
-    let common = &arguments.common;
-    let mut report = match &arguments.scenario {
+pub async fn run(common: &Common, scenario: &Scenario) -> anyhow::Result<Report> {
+    let mut report = match scenario {
         Scenario::Accept(options) => accept::run(common, options).await,
         Scenario::Chat(options) => chat::run(common, options).await,
         Scenario::Inflight(options) => inflight::run(common, options).await,
         Scenario::Sockets(options) => sockets::run(common, options).await,
         Scenario::Streams(options) => return streams::run(common, options).await,
+        Scenario::Shape(shape) => shape::run(common, shape).await,
     }?;
     report.figure("version of the API", version(common).await);
     Ok(report)

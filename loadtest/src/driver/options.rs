@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::shape::{Compare, Shape};
+
 /// Puts Balas under load and prints what it saw as Markdown.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]
@@ -13,7 +15,17 @@ pub struct Arguments {
     pub common: Common,
     /// What to do.
     #[command(subcommand)]
-    pub scenario: Scenario,
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put load on.
+    #[command(flatten)]
+    Load(Scenario),
+    /// Says whether a run was worse than another of the same scenario: exits with 1 if it was, with 2 if that cannot be said.
+    Compare(Compare),
 }
 
 /// What all scenarios share.
@@ -86,6 +98,9 @@ pub enum Scenario {
     Sockets(Sockets),
     /// Hold many streams of the simulator itself, to know that it is not the bottleneck.
     Streams(Streams),
+    /// Follow a shape over time.
+    #[command(flatten)]
+    Shape(Shape),
 }
 
 /// How messages arrive.
@@ -202,7 +217,7 @@ pub struct Streams {
     pub seconds: u32,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate <= 100_000.0 => Ok(rate),
         _ => Err("a number above 0, at most 100000".to_owned()),

@@ -94,6 +94,11 @@ impl Pacer {
         due >= self.start + Duration::from_secs(u64::from(warm_up))
     }
 
+    /// When the schedule began.
+    pub(crate) fn started(&self) -> Instant {
+        self.start
+    }
+
     /// How many places there are.
     pub(crate) fn len(&self) -> usize {
         self.schedule.len()

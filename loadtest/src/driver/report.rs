@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::measure::Summary;
+use super::shape::Record;
 
 /// What a run found.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Report {
     pub failures: BTreeMap<String, u64>,
     /// What the reader must know to judge the numbers.
     pub notes: Vec<String>,
+    /// The same for programs and charts, where the scenario follows a shape over time.
+    pub record: Option<Record>,
 }
 
 impl Report {

@@ -103,7 +103,8 @@ pub async fn answer(
 #[derive(Debug)]
 pub struct Questions {
     redis: Redis,
-    connection: Option<::redis::aio::MultiplexedConnection>,
+    /// With the server it is to, as [`Redis::moves`] counts them.
+    connection: Option<(u64, ::redis::aio::MultiplexedConnection)>,
 }
 
 impl Questions {
@@ -124,11 +125,12 @@ impl Questions {
     /// # Errors
     /// When Redis is away.
     pub async fn next(&mut self) -> Result<Option<Question>, RedisFailure> {
+        let moves = self.redis.moves();
         let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => {
+            Some((at, connection)) if *at == moves => connection,
+            _ => {
                 let opened = self.redis.blocking(Self::BLOCK).await?;
-                self.connection.insert(opened)
+                &mut self.connection.insert((moves, opened)).1
             }
         };
         let popped = cmd("BLPOP")

@@ -29,11 +29,19 @@ async fn listen_once(
     channel: &str,
     hear: &impl Fn(&[u8]),
 ) -> Result<(), RedisFailure> {
+    let moves = redis.moves();
     let mut pubsub = redis.pubsub().await?;
     pubsub.subscribe(channel).await?;
     let mut messages = pubsub.on_message();
-    while let Some(message) = messages.next().await {
-        hear(message.get_payload_bytes());
+    let moved = redis.moved(moves);
+    tokio::pin!(moved);
+    loop {
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(message) => hear(message.get_payload_bytes()),
+                None => return Ok(()),
+            },
+            () = &mut moved => return Ok(()),
+        }
     }
-    Ok(())
 }

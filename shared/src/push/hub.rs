@@ -204,6 +204,7 @@ async fn run(
 ) {
     loop {
         let Some(hub) = inner.upgrade() else { return };
+        let moves = redis.moves();
         let connected = connect(&hub, &redis).await;
         drop(hub);
         match connected {
@@ -211,7 +212,7 @@ async fn run(
                 if let Some(hub) = inner.upgrade() {
                     hub.gap_for_all();
                 }
-                let hub_is_gone = serve(&inner, &redis, &mut commands, sink, stream).await;
+                let hub_is_gone = serve(&inner, &redis, &mut commands, sink, stream, moves).await;
                 if hub_is_gone {
                     return;
                 }
@@ -244,8 +245,11 @@ async fn serve(
     commands: &mut mpsc::UnboundedReceiver<Command>,
     mut sink: PubSubSink,
     mut stream: PubSubStream,
+    moves: u64,
 ) -> bool {
     let prefix = redis.key("user:");
+    let moved = redis.moved(moves);
+    tokio::pin!(moved);
     // A connection that is cut without a word would look idle for ever; a ping shows it.
     let mut ping = tokio::time::interval(Duration::from_secs(5));
     let mut batch = Vec::new();
@@ -269,6 +273,7 @@ async fn serve(
                     return false;
                 }
             }
+            () = &mut moved => return false,
             _ = ping.tick() => {
                 // A subscribed connection answers with an array or a word, by protocol version.
                 let answer: Result<Result<::redis::Value, _>, _> =

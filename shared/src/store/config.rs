@@ -144,6 +144,29 @@ impl DbConfig {
     }
 }
 
+impl DbConfig {
+    /// The same for reading history, where a replica is set.
+    #[must_use]
+    pub fn for_history(&self, vars: &mut Vars) -> Option<Self> {
+        let url: String = vars.optional(
+            "DATABASE_REPLICA_URL",
+            "Postgres to read history from while it has all that the reader may know of; a streaming replica; secret",
+        )?;
+        if url.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
+            vars.problem(
+                "DATABASE_REPLICA_URL",
+                "must look like postgres://user:password@host:port/database",
+            );
+            return None;
+        }
+        Some(Self {
+            url: url.into(),
+            pool_min: 0,
+            ..self.clone()
+        })
+    }
+}
+
 /// Percent-encodes what a user or password may not hold in a URL.
 fn percent(text: &str) -> String {
     text.bytes()

@@ -54,6 +54,44 @@ pub async fn expire_feedback(tx: &mut SweepTx, days: u16, limit: i64) -> StoreRe
     Ok(gone.rows_affected())
 }
 
+/// Removes assessments in which nothing has happened since before the period and whose conversation is gone, or
+/// never was, at most `limit` of them. Returns how many went.
+///
+/// # Errors
+/// When the database fails.
+pub async fn expire_assessments(tx: &mut SweepTx, days: u16, limit: i64) -> StoreResult<u64> {
+    let gone = sqlx::query!(
+        "DELETE FROM chat.assessments WHERE id IN (
+             SELECT a.id FROM chat.assessments a
+             WHERE a.created_at < now() - $1 * interval '1 day' AND a.updated_at < now() - $1 * interval '1 day'
+               AND NOT EXISTS (SELECT FROM chat.conversations c WHERE c.id = a.conversation_id)
+               AND NOT EXISTS (SELECT FROM chat.conversations c WHERE c.assessment_id = a.id AND c.status <> 'deleted')
+             ORDER BY a.created_at LIMIT $2)",
+        f64::from(days),
+        limit,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+/// Removes lines of the trail that are older than so many days, at most `limit` of them. Returns how many went.
+///
+/// # Errors
+/// When the database fails, or `days` are fewer than the 30 for which it keeps them whoever asks.
+pub async fn expire_audit(tx: &mut SweepTx, days: u16, limit: i64) -> StoreResult<u64> {
+    let gone = sqlx::query!(
+        "DELETE FROM chat.audit_log WHERE id IN (
+             SELECT id FROM chat.audit_log WHERE id < chat.uuid7_floor(now() - $1 * interval '1 day')
+             ORDER BY id LIMIT $2)",
+        f64::from(days),
+        limit,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(gone.rows_affected())
+}
+
 /// Removes summaries that were made before the period, at most `limit` of them; of a conversation that goes on, a newer
 /// one was made since. Returns how many went.
 ///

@@ -1,7 +1,7 @@
 //! The image and the stack of containers, as far as they can be checked without building them.
 
 use crate::kubernetes::check;
-use crate::{read, root};
+use crate::{program, read, root};
 
 #[test]
 fn the_stack_of_containers_is_whole() {
@@ -95,6 +95,31 @@ fn the_image_is_made_of_what_there_is() {
     );
     assert!(image.lines().any(|line| line.starts_with("USER 65532")));
     assert!(!image.contains(":latest"));
+}
+
+/// What others have learnt about Dockerfiles.
+#[test]
+fn the_image_is_made_as_one_should() {
+    let Some(hadolint) = program("TEST_HADOLINT") else {
+        return;
+    };
+    let lint = |file: &std::path::Path| {
+        let said = std::process::Command::new(&hadolint)
+            .arg("--no-color")
+            .arg(file)
+            .output()
+            .unwrap();
+        (
+            said.status.success(),
+            String::from_utf8(said.stdout).unwrap(),
+        )
+    };
+    assert_eq!(lint(&root().join("Dockerfile")), (true, String::new()));
+    // It looks at all.
+    let careless = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(careless.path(), "FROM debian:latest\nRUN cd /x\n").unwrap();
+    let (passed, found) = lint(careless.path());
+    assert!(!passed && found.contains("DL3007"), "{found}");
 }
 
 fn members_version(manifest: &str) -> String {

@@ -171,7 +171,7 @@ def ingress(document, documents):
 
 
 def about_a_deployment(document, documents):
-    deployments = [d for d in documents if d["kind"] == "Deployment"]
+    deployments = [d for d in documents if d["kind"] in ("Deployment", "StatefulSet")]
     spec = document["spec"]
     if document["kind"] == "PodDisruptionBudget":
         wanted = spec["selector"]["matchLabels"].items()

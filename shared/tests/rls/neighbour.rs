@@ -224,6 +224,7 @@ async fn nobody_reaches_a_neighbours_rows() {
     assert_eq!(
         through,
         [
+            "assessments DELETE",
             "assessments GIVE",
             "assessments SELECT",
             "assessments UPDATE",

@@ -209,7 +209,9 @@ impl Fleet {
             let told = shared::queue::announce(redis, clock, user, queue, &mut announced, parked);
             match told.await {
                 Ok(()) | Err(RedisFailure::Command(_)) => Some(announced),
-                Err(RedisFailure::Timeout | RedisFailure::BackingOff) => None,
+                Err(RedisFailure::Timeout | RedisFailure::BackingOff | RedisFailure::NoMaster) => {
+                    None
+                }
             }
         })
         .await

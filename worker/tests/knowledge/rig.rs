@@ -20,11 +20,7 @@ pub(crate) fn worker(fleet: &Fleet, name: &str) -> TestWorker {
 }
 
 /// A worker with a provider of vectors, and with settings of its own.
-pub(crate) fn worker_with(
-    fleet: &Fleet,
-    name: &str,
-    more: &[(&'static str, &str)],
-) -> TestWorker {
+pub(crate) fn worker_with(fleet: &Fleet, name: &str, more: &[(&'static str, &str)]) -> TestWorker {
     let url = fleet.simulator.base_url();
     let provider = [("NEBIUS_BASE_URL", url.as_str())];
     let settings: Vec<_> = SETTINGS

@@ -101,6 +101,20 @@ impl Servers {
         Ok(urls)
     }
 
+    /// The programs of those that were started, and the user whom Postgres's have to run as.
+    pub(crate) fn programs(&self) -> Vec<(String, String)> {
+        let mut programs = Vec::new();
+        if let Some(postgres) = &self.postgres {
+            let (bin, user) = postgres.bin_and_user();
+            programs.push(("TEST_POSTGRES_BIN".to_owned(), bin));
+            programs.push(("TEST_POSTGRES_USER".to_owned(), user));
+        }
+        if let Some(redis) = &self.redis {
+            programs.push(("TEST_REDIS_SERVER".to_owned(), redis.program()));
+        }
+        programs
+    }
+
     /// A sentence about a server that has died, if one has.
     pub(crate) fn dead(&mut self) -> Option<String> {
         let services = [

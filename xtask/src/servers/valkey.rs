@@ -178,6 +178,12 @@ impl Valkey {
         &mut self.service
     }
 
+    /// The program that runs.
+    pub(crate) fn program(&self) -> String {
+        let program = self.recipe.lines().nth(2);
+        program.unwrap_or_default().to_owned()
+    }
+
     /// What it takes to start it again; see [`super::recipe`].
     pub(crate) fn recipe(&self) -> &str {
         &self.recipe

@@ -114,6 +114,8 @@ fn environment(servers: &Servers, parts: &Parts) -> anyhow::Result<Vec<(String, 
         ("TEST_DATABASE_URL".to_owned(), postgres.url("postgres")),
         ("TEST_REDIS_URL".to_owned(), redis.url()),
     ];
+    // For tests that start, lose and promote servers of their own.
+    env.extend(servers.programs());
     if let Some(rabbitmq) = &servers.rabbitmq {
         env.push(("TEST_RABBITMQ_URL".to_owned(), rabbitmq.url()));
     } else if let Some(url) = &parts.given_rabbitmq {
@@ -134,6 +136,8 @@ fn environment(servers: &Servers, parts: &Parts) -> anyhow::Result<Vec<(String, 
     for (name, path) in [
         ("TEST_KUBERNETES_VALIDATE", &parts.kubernetes_validate),
         ("TEST_KUBECTL", &parts.kubectl),
+        ("TEST_NODE", &parts.node),
+        ("TEST_HADOLINT", &parts.hadolint),
     ] {
         env.extend(
             path.as_ref()

@@ -45,6 +45,8 @@ pub(crate) fn fetched(project: &Project, requirements: &str) -> anyhow::Result<P
     install
         .args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
         .args(["--disable-pip-version-check", "--no-input", "--no-deps"])
+        // A pin says which version, and a hash which file.
+        .arg("--require-hashes")
         .arg("--target")
         .arg(&work)
         .arg("--requirement")

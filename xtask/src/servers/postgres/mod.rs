@@ -116,6 +116,12 @@ impl Postgres {
         &mut self.service
     }
 
+    /// The folder of its programs, and `uid:gid` (or `-`) of the user who may run them.
+    pub(crate) fn bin_and_user(&self) -> (String, String) {
+        let user = self.recipe.lines().next().unwrap_or("-");
+        (self.programs.bin.display().to_string(), user.to_owned())
+    }
+
     /// What it takes to start it again; see [`super::recipe`].
     pub(crate) fn recipe(&self) -> &str {
         &self.recipe
