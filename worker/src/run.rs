@@ -285,7 +285,8 @@ fn build(
         .traced(traces.clone());
     let platform = Platform::new(&config.platform).context("failed to use ARCHIVE_SERVICE_URL")?;
     let account = account_name(&config);
-    let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
+    let pacing =
+        Pacing::new(redis.clone(), &config.pacing, &account).beside(&config.upstream.providers);
     let (embedder, texts) = Embedder::new(
         config.embedding.clone(),
         &config.pacing,

@@ -15,7 +15,12 @@ pub(crate) fn editor(app: &TestApp) -> Client {
 }
 
 /// Sends a file as browsers do; `parts` come before it.
-pub(crate) async fn send(client: &Client, path: &str, parts: &[(&str, &str)], file: &[u8]) -> Answer {
+pub(crate) async fn send(
+    client: &Client,
+    path: &str,
+    parts: &[(&str, &str)],
+    file: &[u8],
+) -> Answer {
     let mut body = Vec::new();
     for (name, text) in parts {
         let part =
@@ -344,7 +349,9 @@ async fn an_upload_whose_sender_vanishes_leaves_nothing() {
          --edge\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nMENU,ISSUE\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let rows: String = (0..5_000).map(|row| format!("menu,issue {row}\n")).collect();
+    let rows: String = (0..5_000)
+        .map(|row| format!("menu,issue {row}\n"))
+        .collect();
     stream.write_all(rows.as_bytes()).await.unwrap();
     let staged = "SELECT count(*) > 1000 FROM chat.knowledge_rows";
     until(async || (app.env.value(staged).await.as_deref() == Some("true")).then_some(())).await;
@@ -433,4 +440,25 @@ async fn what_was_refused_is_tried_again_when_an_editor_says_so() {
     );
     let over = editor.post(&path, json!({})).await;
     assert_eq!(over.problem(), "409 nothing_to_retry");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_too_large_leaves_nothing_wherever_it_is_noticed() {
+    let app = TestApp::with(&[("KNOWLEDGE_MAX_UPLOAD_BYTES", "200000")]).await;
+    let editor = editor(&app);
+    let mut file = b"MENU,ISSUE\n".to_vec();
+    let mut number = 0;
+    while file.len() <= 200_000 {
+        number += 1;
+        file.extend_from_slice(format!("menu,issue {number}\n").as_bytes());
+    }
+    let answer = send(&editor, UPLOADS, &[], &file).await;
+    assert_eq!(answer.problem(), "413 body_too_large");
+    let preview = send(&editor, &format!("{UPLOADS}?preview=true"), &[], &file).await;
+    assert_eq!(preview.problem(), "413 body_too_large");
+    assert_eq!(app.count("knowledge_ingestions").await, "0");
+    assert_eq!(app.count("knowledge_rows").await, "0");
+    file.truncate(199_000);
+    file.extend_from_slice(b"\n");
+    assert_eq!(send(&editor, UPLOADS, &[], &file).await.status, 202);
 }

@@ -13,8 +13,12 @@ const PATH: &str = "/api/chat/knowledge/reindex";
 
 /// A file of so many entries, each with a word of its own.
 fn file(entries: std::ops::Range<u32>) -> String {
-    let rows = entries
-        .map(|number| format!("Menu {},kode galat{number}x muncul,Obat {number}\n", number % 7));
+    let rows = entries.map(|number| {
+        format!(
+            "Menu {},kode galat{number}x muncul,Obat {number}\n",
+            number % 7
+        )
+    });
     format!("MENU,ISSUE,EXPECTED\n{}", rows.collect::<String>())
 }
 
@@ -177,9 +181,7 @@ async fn a_model_that_does_not_fit_changes_nothing_and_a_cancelled_one_is_taken_
     let after = profiles(&editor).await;
     assert_eq!(active(&after)["id"], before["id"], "{after:?}");
     assert!(
-        after
-            .iter()
-            .all(|profile| profile["state"] != "building"),
+        after.iter().all(|profile| profile["state"] != "building"),
         "{after:?}"
     );
     assert_eq!(editor.get(PATH).await.body["reindex"], Value::Null);
@@ -208,7 +210,10 @@ async fn what_is_no_model_is_refused_and_a_repeated_wish_is_one() {
             json!({ "embedding_model": "x".repeat(201), "dimension": 8 }),
             "embedding_model",
         ),
-        (json!({ "embedding_model": "x", "dimension": 0 }), "dimension"),
+        (
+            json!({ "embedding_model": "x", "dimension": 0 }),
+            "dimension",
+        ),
         (
             json!({ "embedding_model": "x", "dimension": 3901 }),
             "dimension",

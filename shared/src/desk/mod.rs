@@ -5,6 +5,7 @@
 mod escalate;
 mod intent;
 mod language;
+mod said;
 mod sentiment;
 mod templates;
 
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 pub use escalate::{Escalation, Reason, Rules, Turn, escalate};
 pub use intent::intent;
 pub use language::{Language, language};
+pub use said::{Judge, Patterns, said};
 pub use sentiment::sentiment;
 pub use templates::{answer as template, suggestions};
 

@@ -257,7 +257,16 @@ fn bar(now: &Ingestion) -> String {
 
 fn listed(done: &[Ingestion]) -> String {
     let head = [
-        "ingestion", "file", "status", "rows", "new", "changed", "unchanged", "skipped", "texts", "tokens",
+        "ingestion",
+        "file",
+        "status",
+        "rows",
+        "new",
+        "changed",
+        "unchanged",
+        "skipped",
+        "texts",
+        "tokens",
         "problem",
     ];
     let mut table = table(&head, 3..10);
@@ -279,7 +288,11 @@ fn listed(done: &[Ingestion]) -> String {
     let mut text = table.to_string();
     for one in done {
         for row in one.rows_skipped.iter().take(10) {
-            text.push_str(&format!("\nline {}: {}", row.line, one_line(&row.reason, 100)));
+            text.push_str(&format!(
+                "\nline {}: {}",
+                row.line,
+                one_line(&row.reason, 100)
+            ));
         }
     }
     text
@@ -326,7 +339,10 @@ mod tests {
         let empty = bar(IngestionStatus::Queued, 0, 0);
         assert!(empty.contains(&"-".repeat(BAR)), "{empty}");
         let half = bar(IngestionStatus::Running, 100, 50);
-        assert!(half.contains(" 55 % running: 100/100 entries, 50/100 texts, 7 s left"), "{half}");
+        assert!(
+            half.contains(" 55 % running: 100/100 entries, 50/100 texts, 7 s left"),
+            "{half}"
+        );
         assert_eq!(half.matches('#').count(), 16);
         let full = bar(IngestionStatus::Completed, 100, 100);
         assert_eq!(full.matches('#').count(), BAR);

@@ -8,6 +8,7 @@ mod calls;
 mod events;
 mod finish;
 mod generate;
+mod judge;
 mod meter;
 mod persist;
 mod replies;

@@ -143,8 +143,7 @@ impl Embedder {
         let mut outcome = "hit";
         let asked = self.cache.try_get_with(key, async {
             let hours = self.config().cache_ttl.as_secs_f64() / 3600.0;
-            let known =
-                remembered::find(&self.db, asker.user_id, profile.id, &key.1, hours).await;
+            let known = remembered::find(&self.db, asker.user_id, profile.id, &key.1, hours).await;
             if let Some(vector) = known {
                 outcome = "stored";
                 return Ok(Arc::new(vector));

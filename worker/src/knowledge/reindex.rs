@@ -7,8 +7,8 @@ use shared::domain::EmbeddingProfile;
 use shared::store::StoreResult;
 use shared::store::knowledge::indexes::{self, Which};
 use shared::store::knowledge::ingestions::{self, Held};
-use shared::store::knowledge::reindex::{self, Swap, Tried};
 use shared::store::knowledge::profiles;
+use shared::store::knowledge::reindex::{self, Swap, Tried};
 use uuid::Uuid;
 
 use super::ingest::{Stop, TEXTS, embed_all};
@@ -150,6 +150,10 @@ mod tests {
             looked_for: 0,
             found: 0,
         };
-        assert_eq!(unfit(&empty), None, "an empty knowledge base fits any model");
+        assert_eq!(
+            unfit(&empty),
+            None,
+            "an empty knowledge base fits any model"
+        );
     }
 }

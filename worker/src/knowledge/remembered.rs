@@ -1,8 +1,8 @@
 //! Vectors of questions that some worker had before, in a table: what was asked is known to all of them, also
 //! after a restart. Like any cache it may fail without anybody noticing but the provider.
 
-use shared::store::StoreResult;
 use shared::store::Db;
+use shared::store::StoreResult;
 use shared::store::knowledge::questions;
 use uuid::Uuid;
 
@@ -29,7 +29,13 @@ pub(super) async fn find(
 }
 
 /// Keeps the vector of a question.
-pub(super) async fn keep(db: &Db, user_id: Uuid, profile_id: Uuid, hash: &[u8; 32], vector: &[f32]) {
+pub(super) async fn keep(
+    db: &Db,
+    user_id: Uuid,
+    profile_id: Uuid,
+    hash: &[u8; 32],
+    vector: &[f32],
+) {
     let kept: StoreResult<()> = async {
         let mut tx = db.user_async(user_id).await?;
         questions::keep(&mut tx, profile_id, hash, vector).await?;

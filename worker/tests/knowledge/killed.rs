@@ -25,7 +25,11 @@ fn start(fleet: &Fleet, name: &str) -> Process {
 }
 
 /// Waits until there is enough done, for as long as it goes on.
-async fn until(fleet: &Fleet, id: Uuid, enough: impl Fn(&Ingestion) -> bool) -> Ingestion {
+pub(crate) async fn until(
+    fleet: &Fleet,
+    id: Uuid,
+    enough: impl Fn(&Ingestion) -> bool,
+) -> Ingestion {
     let mut seen = ingestion(fleet, id).await;
     while !enough(&seen) {
         let before = (seen.documents_new, seen.chunks_embedded, seen.status);
@@ -65,7 +69,11 @@ async fn every_row_comes_once_and_no_stored_text_is_paid_for_twice() {
     assert_eq!(done.status, IngestionStatus::Completed, "{done:?}");
     let rows = i32::try_from(ROWS).unwrap();
     assert_eq!(
-        (done.documents_new, done.documents_changed, done.chunks_embedded),
+        (
+            done.documents_new,
+            done.documents_changed,
+            done.chunks_embedded
+        ),
         (rows, 0, rows),
         "{done:?}"
     );
@@ -84,7 +92,10 @@ async fn every_row_comes_once_and_no_stored_text_is_paid_for_twice() {
     }
     assert_eq!(times.len(), all, "each text was asked for");
     for text in stored {
-        assert_eq!(times[text], 1, "its vector was stored before the kill: {text}");
+        assert_eq!(
+            times[text], 1,
+            "its vector was stored before the kill: {text}"
+        );
     }
     let twice = times.values().filter(|count| **count > 1).count();
     assert!(

@@ -57,7 +57,10 @@ async fn a_large_collection_gets_an_index_that_finds_the_same_and_a_small_one_lo
     assert!(!made.contains(','), "one index: {made}");
     let by_index = first_found(&fleet, question).await;
     assert_eq!(by_index.0, exact.0);
-    assert!((by_index.1 - exact.1).abs() < 1e-6, "{by_index:?} {exact:?}");
+    assert!(
+        (by_index.1 - exact.1).abs() < 1e-6,
+        "{by_index:?} {exact:?}"
+    );
     let used = "SELECT count(*) FROM pg_stat_user_indexes WHERE indexrelname LIKE 'knowledge_vectors_near_%' AND idx_scan > 0";
     fleet
         .until(async || (fleet.env.value(used).await.as_deref() == Some("1")).then_some(()))
@@ -82,7 +85,10 @@ async fn what_was_asked_is_known_to_the_next_worker() {
     first.kill();
     fleet.simulator.clear_calls();
     let _second = crate::rig::worker(&fleet, "w2");
-    assert_eq!(first_found(&fleet, "gagal nomor2 pada langkah2").await, before);
+    assert_eq!(
+        first_found(&fleet, "gagal nomor2 pada langkah2").await,
+        before
+    );
     assert!(
         fleet.simulator.calls().is_empty(),
         "its vector was remembered: {:?}",

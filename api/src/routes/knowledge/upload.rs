@@ -3,9 +3,9 @@
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request};
 use axum::response::Response;
+use sha2::{Digest as _, Sha256};
 use shared::domain::{EntryText, SkippedRow};
 use shared::knowledge::{FileError, Preview, Row, Sheet};
-use sha2::{Digest as _, Sha256};
 use shared::store::knowledge::ingestions::{self, StagedRow, Understood};
 use uuid::Uuid;
 
