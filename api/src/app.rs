@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
 use platform::Platform;
+use shared::figures::Figures;
 use shared::knowledge::Vocabularies;
 use shared::lifecycle::Lifecycle;
 use shared::models::ModelsConfig;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::backlog::{self, Backlog};
+use crate::figures::{self, Remembered};
 use crate::gate::Gate;
 use crate::probes::Probes;
 use crate::streams::Streams;
@@ -56,6 +58,10 @@ pub struct Parts {
     pub streams: Streams,
     /// What operators do.
     pub operator: Operator,
+    /// What is counted for the whole fleet.
+    pub figures: Arc<Figures>,
+    /// The figures that were told last.
+    pub stats: Remembered,
     /// How long the queues are.
     pub backlog: Arc<Backlog>,
     /// Asks the platform's other services.
@@ -112,6 +118,9 @@ impl AppState {
         lifecycle.run("vitals", async move {
             closed.run_until_cancelled(shown).await;
         });
+        let figures = Arc::new(Figures::default());
+        let adding = figures::add_until(operator.clone(), Arc::clone(&figures), closing.clone());
+        lifecycle.run("figures", adding);
         // Several parts of one process may do this; the first one wins and all are the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let upstream = reqwest::Client::builder()
@@ -130,6 +139,8 @@ impl AppState {
             catching_up: Semaphore::new(CATCHING_UP),
             streams,
             operator,
+            figures,
+            stats: Remembered::default(),
             backlog,
             platform,
             vocabularies: Vocabularies::default(),

@@ -16,6 +16,11 @@ pub(crate) async fn index(request: Request) -> Result<Response> {
     serve("index.html", request.headers())
 }
 
+/// The page of those who keep the knowledge base.
+pub(crate) async fn knowledge(request: Request) -> Result<Response> {
+    serve("knowledge.html", request.headers())
+}
+
 /// What the page loads.
 pub(crate) async fn asset(Path(path): Path<String>, request: Request) -> Result<Response> {
     serve(&format!("assets/{path}"), request.headers())

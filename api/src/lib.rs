@@ -16,6 +16,7 @@ mod docs;
 pub mod error;
 pub mod extract;
 mod feed;
+pub mod figures;
 pub mod gate;
 pub mod limits;
 pub mod middleware;

@@ -99,6 +99,7 @@ fn name_enums(schemas: &mut Value) {
         NotificationType,
         Priority,
         ProfileState,
+        ProposalState,
         SenderType,
         SupportState,
         WorkerStatus,

@@ -19,6 +19,28 @@ struct State {
     failures: u32,
     open_until: Option<Instant>,
     rest: Duration,
+    probed: bool,
+}
+
+/// How it is with a service, as the last who wanted to ask it has left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Closed,
+    /// It is left alone.
+    Open,
+    /// Its rest is over and one request asks how it is.
+    Probed,
+}
+
+impl Condition {
+    /// As metrics show it.
+    pub(crate) fn number(self) -> f64 {
+        match self {
+            Self::Closed => 0.0,
+            Self::Open => 1.0,
+            Self::Probed => 2.0,
+        }
+    }
 }
 
 impl Breaker {
@@ -31,8 +53,18 @@ impl Breaker {
             Some(until) if Instant::now() < until => false,
             Some(_) => {
                 state.open_until = Some(Instant::now() + state.rest);
+                state.probed = true;
                 true
             }
+        }
+    }
+
+    pub(crate) fn condition(&self) -> Condition {
+        let state = self.lock();
+        match (state.open_until, state.probed) {
+            (None, _) => Condition::Closed,
+            (Some(_), false) => Condition::Open,
+            (Some(_), true) => Condition::Probed,
         }
     }
 
@@ -43,6 +75,7 @@ impl Breaker {
     pub(crate) fn failed(&self) {
         let mut state = self.lock();
         state.failures += 1;
+        state.probed = false;
         if state.failures >= OPENS_AT {
             state.rest = (state.rest * 2).clamp(REST, LONGEST_REST);
             state.open_until = Some(Instant::now() + state.rest);
@@ -66,15 +99,19 @@ mod tests {
             breaker.failed();
         }
         assert!(!breaker.admits());
+        assert_eq!(breaker.condition(), Condition::Open);
         tokio::time::advance(REST).await;
         assert!(breaker.admits(), "the probe");
+        assert_eq!(breaker.condition(), Condition::Probed);
         assert!(!breaker.admits(), "nobody beside it");
         breaker.failed();
+        assert_eq!(breaker.condition(), Condition::Open);
         tokio::time::advance(REST).await;
         assert!(!breaker.admits(), "the rest is twice as long");
         tokio::time::advance(REST).await;
         assert!(breaker.admits());
         breaker.succeeded();
         assert!(breaker.admits() && breaker.admits());
+        assert_eq!(breaker.condition(), Condition::Closed);
     }
 }

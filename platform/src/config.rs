@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::config::Vars;
+use shared::domain::assessment::{Language, Spoken};
 
 /// The platform's services.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct PlatformConfig {
     pub timeout: Duration,
     /// How long an answer is kept.
     pub keep_for: Duration,
+    /// The language of somebody of whom nobody knows it.
+    pub language: Language,
 }
 
 /// A service and what it is shown.
@@ -62,6 +65,20 @@ impl PlatformConfig {
             auth: address(vars, "AUTH_SERVICE_URL", "auth", auth, key),
             timeout: Duration::from_secs_f64(timeout),
             keep_for: Duration::from_mins(10),
+            language: vars.get(
+                "DEFAULT_LANGUAGE",
+                "id",
+                "language of prompts, welcomes and suggestions for somebody of whom nobody knows it: id or en",
+            ),
+        }
+    }
+
+    /// What is known of a person's language where no browser says it.
+    #[must_use]
+    pub fn spoken(&self) -> Spoken {
+        Spoken {
+            client: None,
+            default: self.language,
         }
     }
 }

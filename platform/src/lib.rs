@@ -71,6 +71,7 @@ impl Platform {
         let key = (assessment_id, user_id);
         let service = self.archive.as_ref().ok_or(Missing::NotConfigured)?;
         if let Some(known) = self.results.get(&key).await {
+            service.count("kept");
             return Ok(known);
         }
         let path = format!("archive/results/{assessment_id}");
@@ -89,6 +90,7 @@ impl Platform {
     pub async fn profile(&self, user_id: Uuid) -> Result<Arc<Profile>, Missing> {
         let service = self.auth.as_ref().ok_or(Missing::NotConfigured)?;
         if let Some(known) = self.profiles.get(&user_id).await {
+            service.count("kept");
             return Ok(known);
         }
         let path = format!("auth/users/{user_id}");

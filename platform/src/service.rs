@@ -8,6 +8,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::breaker::Breaker;
@@ -86,8 +87,11 @@ impl Service {
         read: fn(&Value) -> Option<T>,
     ) -> Result<T, Missing> {
         if !self.breaker.admits() {
+            self.count("rested");
             return Err(Missing::Unavailable("it failed several times".to_owned()));
         }
+        self.show_breaker();
+        let began = Instant::now();
         let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_factor(3.0)
@@ -97,13 +101,24 @@ impl Service {
         let asked = asking
             .retry(backoff)
             .when(|failure: &Failure| failure.passes);
-        match asked.await {
+        let asked = asked.await;
+        metrics::histogram!(shared::metrics::PLATFORM_DURATION, "service" => self.name)
+            .record(began.elapsed().as_secs_f64());
+        match asked {
             Ok(answer) => {
                 self.breaker.succeeded();
+                self.show_breaker();
+                self.count(if answer.is_some() {
+                    "answered"
+                } else {
+                    "not_found"
+                });
                 answer.ok_or(Missing::NotFound)
             }
             Err(failure) => {
                 self.breaker.failed();
+                self.show_breaker();
+                self.count("failed");
                 let text = failure.text;
                 tracing::warn!(
                     service = self.name,
@@ -113,6 +128,17 @@ impl Service {
                 Err(Missing::Unavailable(text))
             }
         }
+    }
+
+    /// Counts a question by what came of it.
+    pub(crate) fn count(&self, outcome: &'static str) {
+        metrics::counter!(shared::metrics::PLATFORM_REQUESTS, "service" => self.name, "outcome" => outcome)
+            .increment(1);
+    }
+
+    fn show_breaker(&self) {
+        metrics::gauge!(shared::metrics::PLATFORM_BREAKER, "service" => self.name)
+            .set(self.breaker.condition().number());
     }
 
     /// None when the service says that there is nothing.

@@ -108,3 +108,40 @@ async fn without_an_address_nothing_is_asked() {
         Missing::NotConfigured
     );
 }
+
+#[tokio::test]
+async fn what_is_asked_and_left_alone_is_counted() {
+    shared::metrics::install();
+    let services = Services::start().await.unwrap();
+    let (assessment, user) = ids();
+    let data = json!({ "riasec": { "R": 80 } });
+    services.keep_results(&assessment.to_string(), Some(&user.to_string()), data);
+    let platform = platform(&services.url(), SERVICE_KEY);
+    // Others of this process may count as well, where tests are its threads.
+    let count = |line: &str| -> f64 {
+        let text = shared::metrics::render();
+        let value = text.lines().find_map(|at| at.strip_prefix(line));
+        value.map_or(0.0, |value| value.trim().parse().unwrap())
+    };
+    let outcome = |service: &str, outcome: &str| {
+        // The labels stand in the order of their declaration.
+        count(&format!(
+            "platform_requests_total{{service=\"{service}\",outcome=\"{outcome}\"}}"
+        ))
+    };
+    platform.results(assessment, user).await.unwrap();
+    platform.results(assessment, user).await.unwrap();
+    platform.results(Uuid::new_v4(), user).await.unwrap_err();
+    for expected in ["answered", "kept", "not_found"] {
+        assert!(outcome("archive", expected) >= 1.0, "{expected}");
+    }
+    services.set(Mode::Status(500));
+    for _ in 0..6 {
+        platform.profile(Uuid::new_v4()).await.unwrap_err();
+    }
+    assert!(outcome("auth", "failed") >= 5.0);
+    assert!(outcome("auth", "rested") >= 1.0);
+    let open = "platform_breaker_state{service=\"auth\"}";
+    assert_eq!(count(open), 1.0);
+    assert!(count("platform_request_duration_seconds_count{service=\"auth\"}") >= 5.0);
+}

@@ -11,6 +11,7 @@ pub mod config;
 pub mod crypto;
 pub mod desk;
 pub mod domain;
+pub mod figures;
 pub mod healthcheck;
 pub mod id;
 pub mod knowledge;

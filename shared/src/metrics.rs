@@ -141,6 +141,15 @@ metrics! {
     gauge INBOUND_CONNECTED = "inbound_connected";
     /// Welcomes by how they came about (written, composed).
     counter WELCOMES = "assessment_welcomes_total";
+    /// Questions to the platform's services by service (archive, auth) and outcome (answered, not_found, failed after
+    /// all tries, kept: a former answer was good enough, rested: it was left alone).
+    counter PLATFORM_REQUESTS = "platform_requests_total";
+    /// Time of a question to one of them with all its tries, in seconds, by service.
+    histogram PLATFORM_DURATION = "platform_request_duration_seconds"
+        [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0, 25.0];
+    /// Whether this process leaves one of them alone, as the last question left it: 0 closed, 1 open, 2 half open,
+    /// by service.
+    gauge PLATFORM_BREAKER = "platform_breaker_state";
     /// Calls of the embedding provider by model and status.
     counter EMBEDDING_REQUESTS = "embedding_requests_total";
     /// Time of an embedding call, in seconds, by model.

@@ -39,7 +39,8 @@ static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
           end
           local position = length + tonumber(ARGV[12])
           local event = ARGV[4] .. position .. ARGV[5] .. (estimate >= 0 and estimate or 'null') .. ARGV[6]
-          redis.call('XADD', KEYS[2], '0-1', 'e', event)
+          local now = redis.call('TIME')
+          redis.call('XADD', KEYS[2], '0-1', 'e', event, 't', now[1] .. string.format('%06d', now[2]))
           redis.call('PEXPIRE', KEYS[2], ARGV[7])
           redis.call('PUBLISH', ARGV[8], event)
           return { position, estimate }",

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use shared::clock::Clock;
-use shared::domain::Priority;
-use shared::domain::assessment::{AssessmentData, Stage};
+use shared::domain::assessment::{AssessmentData, Language, LanguageSource, Spoken, Stage};
+use shared::domain::{ContextType, Priority};
 use shared::models::Model;
 use shared::store::assessments::{self, Preparing};
 use shared::store::generations::NewGeneration;
-use shared::store::{Db, ServingRole};
+use shared::store::{Db, ServingRole, conversations, generations};
 use shared::testing::TestEnv;
 use uuid::Uuid;
 
@@ -156,4 +156,91 @@ async fn those_who_prepare_at_once_make_one_conversation_with_one_welcome() {
     );
     let refused = session.run(&copy).await.unwrap_err();
     assert_eq!(refused.code, "23505");
+}
+
+#[tokio::test]
+async fn who_knows_the_persons_language_better_is_believed() {
+    let env = TestEnv::new().await;
+    let (db, clock) = (env.db(ServingRole::Worker), Clock::system());
+    let (user, id) = (Uuid::new_v4(), Uuid::new_v4());
+    let listen = async |data: Option<&AssessmentData>, client, profile| {
+        let mut tx = db.user(user).await.unwrap();
+        let registered = assessments::register(&mut tx, &clock, id, data, profile).await;
+        let mut registered = registered.unwrap().unwrap();
+        let spoken = Spoken {
+            client,
+            default: Language::English,
+        };
+        assessments::listen(&mut tx, &mut registered, spoken)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.user(user).await.unwrap();
+        let stored = assessments::find(&mut tx, id).await.unwrap().unwrap();
+        assert_eq!(stored.language, registered.assessment.language);
+        (stored.spoken(), stored.language_source().unwrap())
+    };
+    let described =
+        json!({ "personaProfile": { "summary": "Orang ini suka belajar dan mencipta." } });
+    let described = AssessmentData::read(&described).unwrap();
+    let (english, indonesian) = (Language::English, Language::Indonesian);
+    let first = listen(None, None, None).await;
+    assert_eq!(first, (english, LanguageSource::Default));
+    let then = listen(Some(&described), None, None).await;
+    assert_eq!(then, (indonesian, LanguageSource::Description));
+    let then = listen(None, Some(english), None).await;
+    assert_eq!(then, (english, LanguageSource::Client));
+    // A request or an event that knows less changes nothing.
+    assert_eq!(listen(None, None, None).await, then);
+
+    let mut tx = db.user(user).await.unwrap();
+    let conversation = conversations::NewConversation {
+        id: shared::id::new(clock.now()),
+        title: None,
+        context_type: ContextType::General,
+        context_data: &json!({}),
+        metadata: &json!({}),
+    };
+    let conversation = conversations::create(&mut tx, &conversation).await.unwrap();
+    let message = generations::NewMessage {
+        conversation_id: conversation.id,
+        content: "Pekerjaan apa yang cocok untuk saya?",
+        content_type: shared::domain::ContentType::Text,
+        attachments: &[],
+        parent_message_id: None,
+    };
+    let chain = [Model::new("test/first:free".to_owned(), true)];
+    let work = NewGeneration {
+        priority: Priority::Standard,
+        chain: &chain,
+        stream: true,
+        deadline: Duration::from_secs(60),
+        max_attempts: 5,
+        request_id: None,
+        traceparent: None,
+    };
+    let enqueue = generations::Concurrency::Enqueue;
+    generations::accept(&mut tx, &clock, &message, &work, enqueue)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let then = listen(None, Some(english), None).await;
+    assert_eq!(then, (indonesian, LanguageSource::Words));
+    let then = listen(None, None, Some(english)).await;
+    assert_eq!(then, (english, LanguageSource::Profile));
+    assert_eq!(listen(None, Some(indonesian), None).await, then);
+    // Nobody hears what somebody else has written.
+    let other = Uuid::new_v4();
+    let mut tx = db.user(other).await.unwrap();
+    let registered = assessments::register(&mut tx, &clock, Uuid::new_v4(), None, None).await;
+    let mut registered = registered.unwrap().unwrap();
+    let spoken = Spoken {
+        client: None,
+        default: english,
+    };
+    assessments::listen(&mut tx, &mut registered, spoken)
+        .await
+        .unwrap();
+    let heard = registered.assessment.language_source();
+    assert_eq!(heard, Some(LanguageSource::Default));
 }

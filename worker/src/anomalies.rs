@@ -7,6 +7,7 @@ use shared::domain::{Anomaly, credits};
 use shared::store::{StoreResult, anomalies, maintenance};
 
 use crate::context::Context;
+use crate::turns;
 
 /// Two weeks of usage are read for a look, by one worker for all.
 const LOOK_EVERY: Duration = Duration::from_mins(15);
@@ -19,7 +20,11 @@ pub async fn watch_usage(context: Arc<Context>) {
         return std::future::pending().await;
     }
     loop {
-        match look(&context).await {
+        let looked = match turns::is_ours(&context, "anomalies", LOOK_EVERY.mul_f64(0.85)).await {
+            true => look(&context).await,
+            false => Ok(Vec::new()),
+        };
+        match looked {
             Ok(found) => {
                 for anomaly in &found {
                     tell(&context, anomaly).await;

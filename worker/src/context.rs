@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use platform::Platform;
 use shared::clock::Clock;
+use shared::figures::Figures;
 use shared::knowledge::Vocabularies;
 use shared::redis::Redis;
 use shared::store::Db;
@@ -55,6 +56,8 @@ pub struct Context {
     pub gates: Gates,
     /// What was done of late.
     pub tally: Tally,
+    /// What is counted for the whole fleet.
+    pub figures: Arc<Figures>,
     /// How long replies take, by model.
     pub pace: Pace,
     /// Upstream calls that the ledger does not know yet.

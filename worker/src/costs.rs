@@ -15,6 +15,7 @@ use shared::store::{StoreResult, maintenance};
 
 use crate::context::Context;
 use crate::jobs::micro_credits;
+use crate::turns;
 use crate::upstream::{self, Bill, Dialect};
 
 /// Rows of the ledger read at a time.
@@ -66,6 +67,9 @@ pub async fn ask_for_costs(context: Arc<Context>) {
     }
     loop {
         tokio::time::sleep(every.mul_f64(0.8 + rand::random::<f64>() * 0.4)).await;
+        if !turns::is_ours(&context, "costs", every.mul_f64(0.75)).await {
+            continue;
+        }
         match questions(&context).await {
             Ok(Some(questions)) => ask(&context, questions).await,
             Ok(None) => tracing::debug!("another worker asks for costs"),
@@ -99,7 +103,12 @@ async fn questions(context: &Context) -> StoreResult<Option<Vec<Question>>> {
 
 async fn ask(context: &Context, questions: Vec<Question>) {
     let asking = stream::iter(questions).map(|question| async move {
-        let answer = upstream::bill(&context.upstream, &question.upstream_id).await;
+        let answer = upstream::bill(
+            &context.upstream,
+            &question.upstream_id,
+            &question.key_label,
+        )
+        .await;
         (question, answer)
     });
     let mut answers = asking.buffer_unordered(AT_A_TIME);

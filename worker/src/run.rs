@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use platform::Platform;
 use shared::clock::Clock;
+use shared::figures::Figures;
 use shared::knowledge::Vocabularies;
 use shared::lifecycle::{Lifecycle, UNDONE};
 use shared::push::{listen_for_cancels, listen_for_gates};
@@ -35,7 +36,7 @@ use crate::queue::{
 use crate::roll_call::roll_call;
 use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
-use crate::{anomalies, budgets, costs, handle, inbound, maintenance, welcomes};
+use crate::{anomalies, budgets, costs, figures, handle, inbound, maintenance, welcomes};
 
 /// What closing may take when all jobs have ended: what remains has nothing to wait for.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -174,6 +175,7 @@ fn start_background(
     run("budgets", Box::pin(budgets::watch_budgets(shared())));
     run("anomalies", Box::pin(anomalies::watch_usage(shared())));
     run("gates", Box::pin(watch_gates(shared())));
+    run("figures", Box::pin(figures::add_for_ever(shared())));
     run("welcomes", Box::pin(welcomes::mend(shared())));
     let asking = shared();
     let models = async move { watch_models(&asking.upstream).await };
@@ -287,12 +289,14 @@ fn build(
     let account = account_name(&config);
     let pacing =
         Pacing::new(redis.clone(), &config.pacing, &account).beside(&config.upstream.providers);
+    let figures = Arc::new(Figures::default());
     let (embedder, texts) = Embedder::new(
         config.embedding.clone(),
         &config.pacing,
         db.clone(),
         redis.clone(),
         clock.clone(),
+        Arc::clone(&figures),
     )
     .context("failed to build the embedding client")?;
     let boot = Uuid::new_v4();
@@ -312,6 +316,7 @@ fn build(
         running: Running::default(),
         gates: Gates::default(),
         tally: Tally::default(),
+        figures,
         pace: Pace::default(),
         calls: Calls::default(),
         replies,
@@ -334,6 +339,7 @@ fn account_name(config: &WorkerConfig) -> String {
 /// Tells the register that this worker has ended; without it, the worker counts as lost.
 async fn sign_off(context: &Context, patience: Duration) {
     let signing = async {
+        figures::add(context).await?;
         let mut tx = context.db.sweep().await?;
         fleet::stopped(&mut tx, context.boot).await?;
         tx.commit().await

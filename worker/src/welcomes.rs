@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use shared::domain::Event;
-use shared::push::publish;
+use shared::push::{publish, write_terminal};
+use shared::queue;
 use shared::store::assessments::{self, Stranded};
+use shared::store::generations::{self, Finished, Replacement};
 use shared::store::{StoreResult, maintenance};
 use uuid::Uuid;
 
 use crate::context::Context;
+use crate::jobs::{completed, composed};
 
 /// How often they are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -37,39 +40,50 @@ async fn pass(context: &Context) -> StoreResult<()> {
     let stranded = assessments::stranded(&mut tx, BATCH).await?;
     drop(tx);
     for one in stranded {
-        compose(context, one).await?;
+        // One that cannot be mended must not keep the others waiting.
+        if let Err(error) = compose(context, one).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(assessment.id = %one.assessment_id, error, "a welcome was not replaced");
+        }
     }
     Ok(())
 }
 
 async fn compose(context: &Context, stranded: Stranded) -> StoreResult<()> {
-    let Stranded {
-        user_id,
-        assessment_id,
-    } = stranded;
     let clock = &context.clock;
-    let mut tx = context.db.user(user_id).await?;
-    // Another worker may be at it as well; the lock shows what it did.
-    let registered = assessments::register(&mut tx, clock, assessment_id, None, None).await?;
-    let Some(registered) = registered else {
+    let mut tx = context.db.sweep().await?;
+    let taken =
+        assessments::take_over(&mut tx, clock, stranded, context.worker_id.as_str()).await?;
+    let Some(taken) = taken else {
         return Ok(());
     };
-    let (message, reached) = assessments::compose(&mut tx, clock, &registered.assessment).await?;
-    let conversation = assessments::conversation_of(&mut tx, assessment_id).await?;
+    let reply = match taken.replacement {
+        Replacement::Claimed { id, token, .. } => {
+            Some(composed(context, (id, token), &taken.assessment, None, 0))
+        }
+        _ => None,
+    };
+    let stored = match &reply {
+        // Nobody else knows the token.
+        Some(reply) => Some(generations::finish(&mut tx, reply).await?),
+        None => None,
+    };
+    let reached = assessments::ready(&mut tx, clock, taken.welcome_id, None, None).await?;
     tx.commit().await?;
     context.wake.wake();
-    let now = clock.now();
-    if let Some(conversation) = conversation.filter(|_| message.is_some()) {
+    if let (Some(reply), Some(Finished::Stored { message, next, .. })) = (reply, stored) {
         metrics::counter!(shared::metrics::WELCOMES, "made" => "composed").increment(1);
-        push(
-            context,
-            user_id,
-            &Event::conversation_updated(&conversation, now),
-        )
-        .await;
+        let ended = completed(&reply, &message);
+        let event = ended.event(reply.id, message.conversation_id, 1, clock.now());
+        let told = write_terminal(&context.redis, stranded.user_id, &event).await;
+        let next = next.iter().map(|next| (next.id, next.priority));
+        let pushed = queue::push_back(&context.redis, next).await;
+        if let Err(failure) = told.and(pushed) {
+            tracing::debug!(generation.id = %reply.id, %failure, "end not pushed");
+        }
     }
     if let Some(reached) = reached {
-        push(context, user_id, &reached.event()).await;
+        push(context, stranded.user_id, &reached.event()).await;
     }
     Ok(())
 }

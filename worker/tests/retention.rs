@@ -67,6 +67,22 @@ async fn what_is_older_than_the_retention_period_goes_and_the_rest_stays() {
     );
     fleet.env.execute(&row).await;
 
+    // Nothing else would take this one along: it ended lately.
+    let late = format!(
+        "INSERT INTO chat.generations (id, user_id, conversation_id, kind, context_type, status, priority, model_chain, model,
+                                       is_free_model, deadline_at, queued_at, finished_at)
+         SELECT '{}', user_id, conversation_id, 'reply', 'general', 'failed', 'standard', '[]', 'm', true, now(), now(), now()
+         FROM chat.generations WHERE conversation_id = '{gone}'",
+        id::new(OffsetDateTime::now_utc())
+    );
+    fleet.env.execute(&late).await;
+    let summaries = format!(
+        "INSERT INTO chat.conversation_summaries (conversation_id, version, user_id, up_to, content, token_count, model, created_at)
+         SELECT c.id, v.version, c.user_id, c.id, 'what was said', 3, 'm', now() - v.days * interval '1 day'
+         FROM chat.conversations c, (VALUES (1, 440), (2, 3)) v (version, days) WHERE c.id = '{still_used}'"
+    );
+    fleet.env.execute(&summaries).await;
+
     let worker = fleet.worker_with("w1", &[("RETENTION_DAYS", "365")]);
     fleet
         .until(async || (rows(&fleet, "generations", "true").await == 1).then_some(()))
@@ -101,6 +117,13 @@ async fn what_is_older_than_the_retention_period_goes_and_the_rest_stays() {
     fleet
         .until(async || (rows(&fleet, "feedback", "true").await == 1).then_some(()))
         .await;
+    fleet
+        .until(async || (rows(&fleet, "conversation_summaries", "true").await == 1).then_some(()))
+        .await;
+    assert_eq!(
+        rows(&fleet, "conversation_summaries", "version = 2").await,
+        1
+    );
     // No month is left that is over as a whole.
     let old_months = "SELECT count(*) FROM pg_class WHERE relnamespace = 'chat'::regnamespace
         AND relname ~ '^(messages|attempts|usage_tracking)_[0-9]{4}_[0-9]{2}$'
@@ -113,6 +136,32 @@ async fn what_is_older_than_the_retention_period_goes_and_the_rest_stays() {
     assert!(common::is_completed(&fleet.ended(generation.id).await));
     worker.stop();
     worker.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_still_used_does_not_hide_what_lies_behind_it() {
+    let fleet = Fleet::new().await;
+    let months = "SELECT chat.ensure_partitions(3, now() - interval '500 days')";
+    fleet.env.value(months).await;
+    // More than one pass looks at, begun before the one that is over.
+    let used = format!(
+        "INSERT INTO chat.conversations (id, user_id, title, context_type, last_id)
+         SELECT chat.uuid7_floor(now() - interval '470 days' + n * interval '1 millisecond'), '{}', 'used', 'general',
+                chat.uuid7_floor(now())
+         FROM generate_series(1, {}) n",
+        fleet.user,
+        worker::retention::LOOKED_AT,
+    );
+    fleet.env.execute(&used).await;
+    let gone = old(&fleet, 450, 440).await;
+    let worker = fleet.worker_with("w1", &[("RETENTION_DAYS", "365")]);
+    let of_gone = format!("id = '{gone}'");
+    fleet
+        .until(async || (rows(&fleet, "conversations", &of_gone).await == 0).then_some(()))
+        .await;
+    let used = rows(&fleet, "conversations", "title = 'used'").await;
+    assert_eq!(used, worker::retention::LOOKED_AT);
+    drop(worker);
 }
 
 #[tokio::test(flavor = "multi_thread")]

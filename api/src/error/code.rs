@@ -69,6 +69,8 @@ codes! {
     IngestionNotFound = "ingestion_not_found", NOT_FOUND, "No such ingestion";
     /// There is no such entry in the knowledge base.
     DocumentNotFound = "document_not_found", NOT_FOUND, "No such entry";
+    /// There is no such proposal for the knowledge base.
+    ProposalNotFound = "proposal_not_found", NOT_FOUND, "No such proposal";
     /// The word has no other meaning.
     SynonymNotFound = "synonym_not_found", NOT_FOUND, "No such synonym";
     /// There is no such dead letter.
@@ -93,6 +95,8 @@ codes! {
     NotTakenOver = "not_taken_over", CONFLICT, "Not taken over";
     /// The ingestion has ended, so there is nothing to cancel.
     IngestionEnded = "ingestion_ended", CONFLICT, "Ingestion ended";
+    /// The proposal was approved or dismissed before.
+    ProposalDecided = "proposal_decided", CONFLICT, "Decided before";
     /// The ingestion left nothing behind that could be tried again.
     NothingToRetry = "nothing_to_retry", CONFLICT, "Nothing to try again";
     /// Another embedding model is being built; wait for it or cancel it first.

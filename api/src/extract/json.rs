@@ -91,7 +91,15 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let read = serde_path_to_error::deserialize(&mut deserializer);
     let Object(value) = read.map_err(|error| {
         let path = error.path().to_string();
-        explain(&path, error.into_inner())
+        let error = error.into_inner();
+        // Of a name that is no text, and of a number that nothing can hold, serde says that it is not JSON.
+        let text = error.to_string();
+        if (text.starts_with("expected value") || text.starts_with("number out of range"))
+            && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+        {
+            return wrong(&path, "has the wrong type, or is out of range");
+        }
+        explain(&path, error)
     })?;
     deserializer.end().map_err(|error| explain("", error))?;
     Ok(value)
@@ -105,6 +113,10 @@ fn explain(path: &str, error: serde_json::Error) -> Problem {
     let message = text
         .split_once(" at line ")
         .map_or(text.as_str(), |(message, _)| message);
+    wrong(path, message)
+}
+
+fn wrong(path: &str, message: &str) -> Problem {
     Problem::fields(vec![FieldError {
         field: field_of(path, message),
         message: message.to_owned(),

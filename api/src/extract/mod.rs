@@ -12,6 +12,7 @@ mod object;
 mod page;
 mod path;
 mod query;
+mod speaks;
 
 pub use caller::{Admin, Internal, User, UserOrInternal};
 pub use correlation::Correlation;
@@ -23,6 +24,7 @@ pub use object::objects;
 pub use page::{Limit, Offset, Wait};
 pub use path::Path;
 pub use query::Query;
+pub use speaks::Speaks;
 
 #[cfg(test)]
 mod tests;

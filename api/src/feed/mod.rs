@@ -2,6 +2,7 @@
 //! Redis, and the logs a client asks to resume.
 
 mod seen;
+mod since;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ enum Work {
     Gap,
     /// A client wants the log after a point.
     Resume(Uuid, Option<EventId>),
+    /// A client wants what came after this event in the conversation.
+    Since(EventId),
     /// The logs of these generations, oldest first.
     Logs(VecDeque<Uuid>),
 }
@@ -84,6 +87,11 @@ impl LiveFeed {
             self.work.push_back(Work::Resume(generation_id, after));
         }
         room
+    }
+
+    /// Delivers what came after this event in the feed's conversation before anything live.
+    pub(crate) fn resume_after(&mut self, event: EventId) {
+        self.work.push_back(Work::Since(event));
     }
 
     /// The next event. Never ends; may be dropped at any time and called again.
@@ -163,20 +171,19 @@ impl LiveFeed {
             }
             Work::Resume(id, after) => {
                 found = whole_log(&self.app, self.user_id, *id, *after).await?;
-                let younger = match (self.conversation_id, &after) {
-                    // A resumed feed of a conversation goes on with everything younger.
-                    (Some(conversation_id), Some(_)) => {
-                        let mut tx = self.app.db.user(self.user_id).await?;
-                        Some(
-                            generations::ids_since(&mut tx, conversation_id, *id)
-                                .await?
-                                .into(),
-                        )
-                    }
-                    _ => None,
-                };
                 self.seen.forget(*id, *after);
-                younger.map(Work::Logs)
+                None
+            }
+            Work::Since(after) => {
+                if let Some(conversation_id) = self.conversation_id {
+                    let since =
+                        since::read(&self.app, self.user_id, conversation_id, *after).await?;
+                    for (id, event) in since.seen {
+                        self.seen.forget(id, event);
+                    }
+                    found = since.events;
+                }
+                None
             }
             Work::Logs(ids) => {
                 if let Some(id) = ids.front().copied() {

@@ -5,10 +5,11 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
-use shared::domain::{Conversation, ConversationStatus, Event};
+use shared::domain::{ContextType, Conversation, ConversationStatus, Event};
 use shared::store::conversations::{self as store, Changes, Edited};
 use shared::store::generations::cancel_unfinished;
 use shared::store::idempotency;
+use shared::store::learning::questions;
 use shared::store::messages::{self, Cursor};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -166,6 +167,9 @@ pub(super) async fn delete(
     let deleted = store::delete(&mut tx, id).await?.ok_or_else(not_found)?;
     let stopped = cancel_unfinished(&mut tx, id, true).await?;
     idempotency::forget(&mut tx, id).await?;
+    if deleted.context_type == ContextType::Support {
+        questions::forget_words(&mut tx, id).await?;
+    }
     tx.commit().await?;
     cancelled::tell(&app, user.id, stopped.rows).await;
     // Last, because a stream of the conversation ends with it.

@@ -176,7 +176,45 @@ impl Creation {
     }
 }
 
+/// A client that may leave before it gets an answer.
+pub(super) struct Unanswered(Option<(AppState, Uuid, IdempotencyKey, Answer)>);
+
+impl Unanswered {
+    /// The client has its answer.
+    pub(super) fn was_answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    /// The work is done and its first answer kept; whoever asks again need not wait until nobody can be waiting
+    /// for a better one.
+    fn drop(&mut self) {
+        let Some((app, user_id, key, answer)) = self.0.take() else {
+            return;
+        };
+        let lifecycle = app.lifecycle.clone();
+        lifecycle.spawn(async move {
+            if let Err(error) = replace(&app, user_id, &key, &answer).await {
+                tracing::debug!(
+                    error = crate::error::chain(&error),
+                    "a key is held until the wait would have ended"
+                );
+            }
+        });
+    }
+}
+
 impl Kept {
+    /// Looks after the key while the client waits.
+    pub(super) fn unanswered(&self, app: &AppState, user_id: Uuid) -> Unanswered {
+        let key = self.key.as_ref().map(|(key, _)| key.clone());
+        Unanswered(
+            key.zip(self.answer.clone())
+                .map(|(key, answer)| (app.clone(), user_id, key, answer)),
+        )
+    }
+
     /// Answers. Where the client gets something else than what was kept, that is kept instead.
     pub(super) async fn answer(self, app: &AppState, user_id: Uuid, answer: Answer) -> Response {
         if let Some((key, _)) = &self.key

@@ -87,8 +87,8 @@ pub(super) async fn of_generation(
     Ok(respond(&app, &user, place, events))
 }
 
-/// Follows everything in a conversation. `Last-Event-ID` resumes within the generation it names and
-/// goes on with all younger ones. The stream ends when the conversation is deleted, after the event
+/// Follows everything in a conversation. `Last-Event-ID` resumes after that event, with what came of all generations
+/// since, in order; an event that tells of the conversation itself can be resumed after for ten minutes. The stream ends when the conversation is deleted, after the event
 /// that says so.
 #[utoipa::path(
     get, path = "/api/chat/conversations/{conversation_id}/events", operation_id = "follow_conversation", tag = "push",
@@ -112,16 +112,11 @@ pub(super) async fn of_conversation(
     conversations::find(&mut tx, conversation_id)
         .await?
         .ok_or_else(not_found)?;
-    let resumed = match after {
-        Some(id) => generations::find(&mut tx, id.generation_id).await?,
-        None => None,
-    };
     drop(tx);
     let place = app.streams.open(user.id, "sse")?;
     let mut feed = LiveFeed::new(app.clone(), user.id, Some(conversation_id)).await;
-    // An event that tells of the conversation itself has no log; the feed just goes on.
-    if let Some(row) = resumed.filter(|row| row.generation.conversation_id == conversation_id) {
-        feed.resume(row.generation.id, after);
+    if let Some(after) = after {
+        feed.resume_after(after);
     }
     let events = stream::unfold(Some(feed), |feed| async move {
         let mut feed = feed?;

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use shared::domain::SenderType;
+use shared::store::learning::questions;
 use shared::store::{feedback, messages};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -76,6 +77,7 @@ pub(super) async fn put(
         rating.comment.as_deref(),
     )
     .await?;
+    questions::rated(&mut tx, message_id, rating.rating == Rating::Up).await?;
     tx.commit().await?;
     Ok(axum::Json(rating))
 }

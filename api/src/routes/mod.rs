@@ -16,11 +16,14 @@ mod parameters;
 mod regenerate;
 mod reply;
 mod socket;
+mod sources;
 mod support;
 mod usage;
 mod view;
 
-use parameters::{IdempotencyHeader, IfMatchHeader, LastEventIdHeader, PreferHeader};
+use parameters::{
+    IdempotencyHeader, IfMatchHeader, LanguageHeader, LastEventIdHeader, PreferHeader,
+};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -56,6 +59,7 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(messages::post, messages::list))
         .routes(routes!(regenerate::post))
         .routes(routes!(feedback::put))
+        .routes(routes!(sources::list))
         .routes(routes!(generations::list))
         .routes(routes!(generations::read))
         .routes(routes!(generations::cancel))
@@ -81,6 +85,10 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
             knowledge::documents::delete
         ))
         .routes(routes!(knowledge::search::find))
+        .routes(routes!(knowledge::gaps::report))
+        .routes(routes!(knowledge::proposals::list))
+        .routes(routes!(knowledge::proposals::approve))
+        .routes(routes!(knowledge::proposals::dismiss))
         .routes(routes!(knowledge::reindex::post, knowledge::reindex::read))
         .routes(routes!(knowledge::synonyms::list))
         .routes(routes!(
@@ -95,6 +103,7 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
         .routes(routes!(usage::summary))
         .routes(routes!(usage::of_conversation))
         .routes(routes!(internal::usage::report))
+        .routes(routes!(internal::stats::read))
         .routes(routes!(internal::queues::list))
         .routes(routes!(internal::queues::pause))
         .routes(routes!(internal::queues::resume))
@@ -118,6 +127,7 @@ pub(crate) fn table() -> OpenApiRouter<AppState> {
 pub(crate) fn files(state: &AppState) -> Router<AppState> {
     Router::new()
         .route("/", get(console::index))
+        .route("/knowledge", get(console::knowledge))
         .route("/assets/{*path}", get(console::asset))
         .route("/openapi.json", get(docs::document))
         .merge(docs::pages())

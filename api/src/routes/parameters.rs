@@ -49,3 +49,13 @@ pub(super) struct LastEventIdHeader {
     #[param(rename = "Last-Event-ID")]
     last_event_id: Option<String>,
 }
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header; `extract::Speaks` reads it")]
+pub(super) struct LanguageHeader {
+    /// The language of what Balas itself writes (id or en), for somebody whose profile and own words do not
+    /// show it.
+    #[param(rename = "Accept-Language")]
+    accept_language: Option<String>,
+}

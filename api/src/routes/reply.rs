@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
-use shared::domain::{Generation, Parked};
+use shared::domain::{Generation, GenerationStatus, Parked};
 use shared::push::Follow;
 use shared::queue;
 use tokio::time::Instant;
@@ -26,6 +26,10 @@ pub(super) async fn answer(
     parked: Option<Parked>,
     prefer: Prefer,
 ) -> Response {
+    let unanswered = prefer
+        .wait
+        .filter(|wait| !wait.is_zero())
+        .map(|_| kept.unanswered(app, user.id));
     let ended = announce(app, user, &mut body.generation, parked, &prefer).await;
     let location = body.links.this.clone();
     let answer = match ended {
@@ -37,6 +41,9 @@ pub(super) async fn answer(
         Err(problem) => return axum::response::IntoResponse::into_response(problem),
     };
     let mut response = kept.answer(app, user.id, answer).await;
+    if let Some(unanswered) = unanswered {
+        unanswered.was_answered();
+    }
     applied(&mut response, &prefer);
     response
 }
@@ -106,9 +113,14 @@ pub(super) async fn ended(
         () = app.closing.cancelled() => return None,
     }
     match super::generations::load(app, user.id, generation.id).await {
-        Ok(loaded) => loaded
-            .map(|found| found.generation)
-            .filter(|generation| generation.status.is_terminal()),
+        Ok(Some(found)) => Some(found.generation).filter(|found| found.status.is_terminal()),
+        // Its conversation was deleted, which cancelled it.
+        Ok(None) => Some(Generation {
+            status: GenerationStatus::Cancelled,
+            queue_position: None,
+            estimated_response_time_ms: None,
+            ..generation.clone()
+        }),
         Err(error) => {
             tracing::warn!(
                 error = chain(&error),

@@ -75,13 +75,13 @@ pub(super) struct SupportAnswer {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct Source {
     /// The entry.
-    document_id: Uuid,
+    pub(super) document_id: Uuid,
     /// Where in the application it happens.
-    menu: String,
+    pub(super) menu: String,
     /// What it is about.
-    issue: String,
+    pub(super) issue: String,
     /// How relevant it is, 0 to 1.
-    score: f64,
+    pub(super) score: f64,
 }
 
 /// Asks the help desk and waits for its answer, 30 s unless `Prefer: wait` says otherwise.

@@ -153,9 +153,10 @@ impl Serving {
     async fn connection(self, stream: TcpStream, peer: SocketAddr) {
         // Deltas are small and each one matters now.
         let _ = stream.set_nodelay(true);
-        match tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.readable()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+        // Not `readable`, which may say so of a stream that has nothing yet.
+        match tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut [0])).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) | Err(_) => return,
         }
         let stream = Explained::new(stream, peer, self.clock);
         let peer = Peer(peer);

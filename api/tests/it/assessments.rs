@@ -5,7 +5,7 @@ use loadtest::services::{Mode, Services};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::common::{Answer, Client, Socket, TestApp, conversation, fresh_id, until};
+use crate::common::{Answer, Client, EventStream, Socket, TestApp, conversation, fresh_id, until};
 
 fn results() -> Value {
     json!({
@@ -425,5 +425,52 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_stored() {
     }
     for table in ["assessments", "conversations", "generations"] {
         assert_eq!(app.count(table).await, "0", "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_the_conversation_hears_of_the_stages() {
+    let (app, services) = with_services().await;
+    let user = app.user();
+    let assessment = Uuid::new_v4().to_string();
+    services.keep_results(&assessment, Some(&user.user.to_string()), results());
+    let body = json!({ "assessment_id": assessment, "auto_start_message": false });
+    let from = "/api/chat/conversations/from-assessment";
+    let id = user.post(from, body).await.text("/conversation/id");
+    let path = format!("/api/chat/conversations/{id}/events");
+    let mut stream = EventStream::open(&user, &path, None).await;
+    let initialize = format!("/api/chat/assessment/{assessment}/initialize");
+    user.post(&initialize, json!({})).await;
+    let mut stages = Vec::new();
+    while stages.len() < 2 {
+        let event = stream.next().await.expect("the stream goes on");
+        if event["type"] == "assessment.stage" {
+            stages.push(event["data"]["stage"].clone());
+        }
+    }
+    assert_eq!(stages, ["analysis_complete", "chatbot_ready"]);
+}
+
+#[tokio::test]
+async fn who_has_no_profile_is_spoken_to_as_their_browser_asks() {
+    let app = TestApp::with(&[("DEFAULT_LANGUAGE", "en")]).await;
+    for (accepted, title, question) in [
+        ("id-ID, en;q=0.5", "Asesmen karier Anda", "Jalur karier"),
+        ("en-GB", "Your career assessment", "career paths"),
+        ("fr", "Your career assessment", "career paths"),
+    ] {
+        let user = app.user();
+        let headers = [("accept-language", accepted)];
+        // Neither a profile nor results are to be had.
+        let assessment = Uuid::new_v4().to_string();
+        let path = format!("/api/chat/assessment/{assessment}/initialize");
+        let answer = user.post_with(&path, &headers, json!({})).await;
+        assert_eq!(answer.status, 202, "{}", answer.shown());
+        let id = answer.text("/conversation_id");
+        let made = user.get(&format!("/api/chat/conversations/{id}")).await;
+        assert_eq!(made.text("/conversation/title"), title, "{accepted}");
+        let path = format!("/api/chat/conversations/{id}/suggestions");
+        let all = suggestions(&user.get(&path).await.body["suggestions"]);
+        assert!(all.iter().any(|one| one.contains(question)), "{all:?}");
     }
 }

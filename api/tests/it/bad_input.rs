@@ -204,6 +204,22 @@ async fn bodies_that_are_not_json() {
             "400 malformed_json",
         ),
         ("application/json", &deep, "400 malformed_json"),
+        // JSON, but not what is asked for.
+        (
+            "application/json",
+            r#"{"content":"x","content_type":7}"#,
+            "422 validation_failed content_type",
+        ),
+        (
+            "application/json",
+            r#"{"content":"x","concurrency":["enqueue"]}"#,
+            "422 validation_failed concurrency",
+        ),
+        (
+            "application/json",
+            r#"{"content":"x","metadata":{"a":1e400}}"#,
+            "422 validation_failed metadata.a",
+        ),
         (
             "text/plain",
             r#"{"content":"x"}"#,

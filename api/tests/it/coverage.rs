@@ -83,7 +83,8 @@ impl Operation {
                 json!({ "assessment_id": fresh_id() })
             }
             "POST /api/chat/support/chat" => json!({ "message": "x" }),
-            "POST /api/chat/knowledge/documents"
+            "POST /api/chat/knowledge/proposals/{proposal_id}/approve"
+            | "POST /api/chat/knowledge/documents"
             | "PUT /api/chat/knowledge/documents/{document_id}" => json!({ "issue": "x" }),
             "POST /api/chat/knowledge/reindex" => {
                 json!({ "embedding_model": "x", "dimension": 8 })
@@ -203,6 +204,7 @@ impl Victim {
             .replace("{user_id}", &self.client.user.to_string())
             .replace("{ingestion_id}", &self.conversation)
             .replace("{document_id}", &self.conversation)
+            .replace("{proposal_id}", &self.conversation)
             .replace("{word}", "kekunci")
             .replace("{name}", "standard");
         assert!(
@@ -226,6 +228,8 @@ async fn belongings(app: &TestApp) -> Vec<Option<String>> {
         "audit_log",
         "notifications",
         "assessments",
+        "support_questions",
+        "knowledge_proposals",
     ] {
         let sql =
             format!("SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM chat.{table} t");

@@ -236,6 +236,57 @@ async fn a_conversation_is_followed_over_all_its_generations() {
 }
 
 #[tokio::test]
+async fn a_conversation_resumed_at_any_point_gets_what_came_since_once_and_in_order() {
+    let app = TestApp::new().await;
+    let user = app.user();
+    let id = conversation(&user).await;
+    let path = format!("/api/chat/conversations/{id}/events");
+    let mut live = EventStream::open(&user, &path, None).await;
+    // While the first is answered, the second waits, and the third is cancelled before its turn.
+    let first = user.say(&id, "[[sim:drip=30,tokens=20]] First").await;
+    let mut all = live.through("generation.delta").await;
+    let second = user.say(&id, "Second").await;
+    let third = user.say(&id, "Third").await;
+    user.post(&third.text("/links/cancel"), json!({})).await;
+    let is = |event: &Value, sent: &crate::common::Answer, kind: &str| {
+        event["type"] == kind && event["generation_id"] == sent.body["generation"]["id"]
+    };
+    let has = |all: &[Value], sent, kind| all.iter().any(|event| is(event, sent, kind));
+    while !has(&all, &second, "generation.completed")
+        || !has(&all, &first, "generation.completed")
+        || !all
+            .iter()
+            .any(|event| event["type"] == "conversation.updated")
+    {
+        all.push(live.next().await.unwrap());
+    }
+    let at = |sent, kind| all.iter().position(|event| is(event, sent, kind)).unwrap();
+    assert!(at(&third, "generation.cancelled") < at(&first, "generation.completed"));
+
+    let other = app.another_replica().await;
+    for (index, event) in all.iter().enumerate() {
+        let after = event["id"].as_str().unwrap();
+        let mut expected = all[index + 1..].to_vec();
+        // It has no log; who missed it reads the conversation.
+        expected.retain(|event| event["type"] != "conversation.updated");
+        let mut resumed = EventStream::open(&user.at(&other.url), &path, Some(after)).await;
+        for expected in expected {
+            assert_eq!(
+                resumed.next().await.unwrap(),
+                expected,
+                "after event {index}"
+            );
+        }
+    }
+    // And nothing else comes before what is new.
+    let after = all.last().unwrap()["id"].as_str().unwrap();
+    let mut resumed = EventStream::open(&user, &path, Some(after)).await;
+    let marker = user.say(&id, "Marker").await;
+    let next = resumed.next().await.unwrap();
+    assert!(is(&next, &marker, "generation.queued"), "{next}");
+}
+
+#[tokio::test]
 async fn a_deletion_reaches_every_open_client_of_the_person_and_nobody_else() {
     let app = TestApp::without_worker().await;
     let (user, replica) = (app.user(), app.another_replica().await);

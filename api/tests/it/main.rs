@@ -23,6 +23,9 @@ mod faults;
 mod generations;
 mod idempotency;
 mod knowledge;
+mod knowledge_page;
+
+mod learning;
 mod limits;
 mod logs;
 mod messages;
@@ -38,6 +41,7 @@ mod regenerate;
 mod reindex;
 mod shutdown;
 mod socket;
+mod stats;
 mod support;
 mod traces;
 mod usage;

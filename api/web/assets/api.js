@@ -82,8 +82,10 @@ export class Api {
   /** The response itself, for streams. Throws ApiError unless the status is a success. */
   async open(method, path, { body, headers = {}, signal } = {}) {
     const all = { Authorization: `Bearer ${this.token}`, ...headers };
-    if (body !== undefined) all["Content-Type"] = "application/json";
-    const payload = body === undefined ? undefined : JSON.stringify(body);
+    // A form says itself what it is: the browser adds the boundary between its parts.
+    const isForm = body instanceof FormData;
+    if (body !== undefined && !isForm) all["Content-Type"] = "application/json";
+    const payload = body === undefined || isForm ? body : JSON.stringify(body);
     const response = await fetch(BASE + path, { method, headers: all, body: payload, signal, cache: "no-store" });
     const skew = Date.parse(response.headers.get("date")) - Date.now();
     this.skewMs = Math.abs(skew) > 2000 ? skew : 0;

@@ -42,6 +42,7 @@ export class App {
     this.side = new Sidebar(this.actions());
     this.composer = new Composer((content, interrupt) => this.send(content, interrupt));
     $("new").addEventListener("click", () => this.newConversation());
+    $("desk").addEventListener("click", () => this.newConversation("#desk"));
     $("restore").addEventListener("click", () => setStatus(this, this.state.thread.conversation, "active"));
     $("stop").addEventListener("click", () => {
       const head = store.headOf(this.state.thread);
@@ -126,13 +127,16 @@ export class App {
     setTimeout(() => this.stopped || work(), ms);
   }
 
-  /** Opens what the address names: `#c=<conversation>`, or a new conversation. */
+  /** Opens what the address names: `#c=<conversation>`, a new question to the help desk, or a new conversation. */
   route() {
-    const id = new URLSearchParams(location.hash.slice(1)).get("c");
-    if (id ? id === this.state.thread.id : this.state.thread.draftKey && !this.state.thread.id) return;
+    const params = new URLSearchParams(location.hash.slice(1));
+    const id = params.get("c");
+    const contextType = params.has("desk") ? "support" : undefined;
+    const { thread } = this.state;
+    if (id ? id === thread.id : thread.draftKey && !thread.id && thread.contextType === contextType) return;
     this.following?.stop();
     this.following = null;
-    this.state.thread = store.newThread(id, id ? null : this.draftKey());
+    this.state.thread = store.newThread(id, id ? null : this.draftKey(contextType), contextType);
     this.state.unread.delete(id);
     if (id) this.loadThread(this.state.thread);
     else this.state.thread.state = "ready";
@@ -142,13 +146,13 @@ export class App {
   }
 
   /** A message that is on its way into a conversation that does not exist yet is still shown after a reload. */
-  draftKey() {
-    return this.state.outbox.find((item) => !item.conversationId)?.draftKey ?? newKey();
+  draftKey(contextType) {
+    return this.state.outbox.find((item) => !item.conversationId && item.contextType === contextType)?.draftKey ?? newKey();
   }
 
-  newConversation() {
+  newConversation(hash = "") {
     this.side.closeDrawer();
-    if (location.hash) location.hash = "";
+    if (location.hash !== hash) location.hash = hash;
     else this.route();
     this.composer.focus();
   }
@@ -307,7 +311,11 @@ export class App {
         state.running.delete(conversation.id);
         state.unread.delete(conversation.id);
         if (here) this.lose(thread);
-      } else if (here) thread.conversation = conversation;
+      } else if (here) {
+        thread.conversation = conversation;
+        // A person of the help desk may have answered; no generation tells of that.
+        if (conversation.context_type === "support") this.catchUpSoon();
+      }
       this.draw();
       return;
     }
@@ -367,7 +375,7 @@ export class App {
   send(content, interrupt) {
     const { thread } = this.state;
     if (thread.id && thread.state !== "ready") return false;
-    this.outbox.add({ conversationId: thread.id, draftKey: thread.draftKey, content, interrupt: interrupt && Boolean(store.headOf(thread)) });
+    this.outbox.add({ conversationId: thread.id, draftKey: thread.draftKey, contextType: thread.contextType, content, interrupt: interrupt && Boolean(store.headOf(thread)) });
     this.drawNow();
     this.view.follow();
     return true;
@@ -421,6 +429,7 @@ export class App {
         this.suggest(draft.content);
       },
       suggest: (text) => this.suggest(text),
+      openSources: (message) => this.openSources(message),
       menu: (button, conversation) => conversation && conversationMenu(this, button, conversation),
       find: (query) => {
         this.state.list.query = query;
@@ -446,8 +455,20 @@ export class App {
       return;
     }
     const { thread } = this.state;
-    this.outbox.add({ conversationId: thread.id, draftKey: thread.draftKey, content: turn.user.content });
+    this.outbox.add({ conversationId: thread.id, draftKey: thread.draftKey, contextType: thread.contextType, content: turn.user.content });
     this.view.follow();
+  }
+
+  /** Reads the entries that a reply was made of, once; all of them come together. */
+  openSources(message) {
+    const { thread } = this.state;
+    if (!thread.sources.has(message.id)) {
+      const path = `/conversations/${thread.id}/messages/${message.id}/sources`;
+      const reading = this.api.get(path).then((answer) => answer.sources);
+      reading.catch(() => thread.sources.delete(message.id));
+      thread.sources.set(message.id, reading);
+    }
+    return thread.sources.get(message.id);
   }
 
   async rate(message, rating) {

@@ -20,11 +20,12 @@ export class Outbox {
   }
 
   /** Takes a message; it leaves after those that came before it, so a person's order is kept. */
-  add({ conversationId, draftKey, content, interrupt = false }) {
+  add({ conversationId, draftKey, contextType, content, interrupt = false }) {
     const item = {
       key: newKey(),
       conversationId,
       draftKey,
+      contextType, // of the conversation that its first message begins
       content,
       interrupt,
       at: new Date().toISOString(),
@@ -89,7 +90,8 @@ export class Outbox {
 
   async deliver(item) {
     if (!item.conversationId) {
-      const conversation = await this.api.post("/conversations", {}, item.draftKey);
+      const begun = item.contextType ? { context_type: item.contextType } : {};
+      const conversation = await this.api.post("/conversations", begun, item.draftKey);
       for (const other of this.items) {
         if (other.draftKey && other.draftKey === item.draftKey) other.conversationId = conversation.id;
       }

@@ -1,7 +1,9 @@
 // One reply: its text, the state of the generation that makes it, and what one can do with it.
 
-import { h, icon, iconButton, patch } from "./dom.js";
+import { h, icon, iconButton, patch, setText } from "./dom.js";
 import * as format from "./format.js";
+import { deskParts, writer } from "./desk.js";
+import { newestMessageId } from "./store.js";
 import { ReplyText } from "./stream.js";
 
 /** The state of a generation in a word and a few details, for the margin. */
@@ -50,9 +52,11 @@ export class ReplyView {
     this.text = new ReplyText();
     this.status = h("p", { class: "status", "data-testid": "generation-status" });
     this.notice = h("div", { class: "notice-frame" });
+    this.desk = h("div", { class: "desk" });
     this.tools = h("div", { class: "tools", role: "group", "aria-label": "This reply" });
-    this.body = h("div", { class: "body" }, this.text.node, this.notice, this.tools);
-    this.margin = h("header", { class: "margin" }, h("h2", {}, "Balas"), this.status);
+    this.body = h("div", { class: "body" }, this.text.node, this.notice, this.desk, this.tools);
+    this.who = h("h2", {}, "Balas");
+    this.margin = h("header", { class: "margin" }, this.who, this.status);
     this.node = h("div", { class: "reply", role: "group", "data-testid": "message-assistant", "aria-label": "Balas" }, this.margin, this.body);
   }
 
@@ -71,6 +75,7 @@ export class ReplyView {
     this.updateStatus(reply, turn, isHead, nowMs);
     if (generation?.live) this.text.stream(generation.live);
     else this.text.setFinal(message?.content ?? generation?.partial_content ?? "");
+    this.updateDesk(reply, turn, thread);
     this.updateNotice(reply, turn);
     this.updateTools(reply, turn, thread);
   }
@@ -90,6 +95,14 @@ export class ReplyView {
       ...said.details.filter(Boolean).map((detail) => h("span", {}, detail)),
       mayStop && h("button", { type: "button", class: "inline", onclick: () => this.actions.stop(generation) }, "withdraw"),
     ]);
+  }
+
+  /** What the help desk adds to its answers, and who has written this one. */
+  updateDesk({ message }, turn, thread) {
+    setText(this.who, writer(message));
+    const isLast = message && message.id === newestMessageId(thread);
+    const signature = JSON.stringify([message?.id, message?.metadata?.support, isLast]);
+    patch(this.desk, signature, () => (message ? deskParts(message, isLast, this.actions) : []));
   }
 
   updateNotice({ generation, message }, turn) {
@@ -127,7 +140,7 @@ export class ReplyView {
             h("span", {}, `${at + 1} / ${pages}`),
             iconButton("right", "Later reply", () => page(1), { disabled: at === pages - 1, "data-testid": "pager-later" })),
         message && navigator.clipboard && iconButton("copy", "Copy", () => this.actions.copy(message), { "data-testid": "copy" }),
-        message && writable && turn.user && iconButton("again", "Regenerate", () => this.actions.regenerate(turn), { disabled: busy, "data-testid": "regenerate" }),
+        message && writable && turn.user && !message.metadata?.human && iconButton("again", "Regenerate", () => this.actions.regenerate(turn), { disabled: busy, "data-testid": "regenerate" }),
         message && rate("up", "Good reply"),
         message && rate("down", "Poor reply"),
       ];

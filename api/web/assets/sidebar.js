@@ -70,6 +70,7 @@ export class Sidebar {
     $("list-note").hidden = !note;
     setText($("holder-name"), state.holder.user.slice(0, 8));
     $("holder-name").title = state.holder.user;
+    $("keep").hidden = state.holder.role !== "admin";
     setText($("holder-tier"), state.holder.role === "admin" ? `${state.holder.tier}, admin` : state.holder.tier);
   }
 

@@ -4,9 +4,10 @@ export const UNFINISHED = new Set(["queued", "in_progress"]);
 /** Kinds that answer in the thread; a title, for example, does not. */
 const SHOWN_KINDS = new Set(["reply", "regenerate", "welcome", "support"]);
 
-export function newThread(id, draftKey = null) {
+export function newThread(id, draftKey = null, contextType = undefined) {
   return {
     id,
+    contextType, // What a new conversation is about; the API says it of one that exists.
     draftKey, // Set until the first message of a new conversation made it exist.
     conversation: null,
     messages: new Map(),
@@ -14,6 +15,7 @@ export function newThread(id, draftKey = null) {
     turnKeys: new Map(), // user message id → the key its turn had before the API named it
     chosen: new Map(), // turn key → the reply a person paged to
     ratings: new Map(),
+    sources: new Map(), // reply id → the entries it was made of, once somebody opened them
     hasOlder: false,
     state: "loading", // loading | ready | missing | failed
   };

@@ -8,11 +8,20 @@ import { Narrator } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
 const NEAR_END_PX = 80;
-const EXAMPLES = [
-  "Which careers suit someone who likes both numbers and teaching?",
-  "Explain what an investigative RIASEC score says about how I work.",
-  "Plan six weeks of evening study for a career change.",
-];
+const CHAT = {
+  lead: "Ask, and the reply is written here.",
+  text: "Your message is stored before anything else happens. You can close this page; the reply comes all the same.",
+  examples: [
+    "Which careers suit someone who likes both numbers and teaching?",
+    "Explain what an investigative RIASEC score says about how I work.",
+    "Plan six weeks of evening study for a career change.",
+  ],
+};
+const DESK = {
+  lead: "Ask the help desk.",
+  text: "Answers are made of the entries of the knowledge base, and name them. Where nothing is known, that is what you are told; a person takes over when that is right.",
+  examples: ["Akun saya terkunci, bagaimana membukanya?", "SPP tidak bisa disimpan", "Saya ingin bicara dengan petugas"],
+};
 
 class TurnView {
   constructor(actions) {
@@ -92,10 +101,6 @@ export class ThreadView {
     $("latest").append(icon("latest"));
     $("latest").addEventListener("click", () => this.follow());
     $("head-actions").append(this.more = iconButton("more", "Actions for this conversation", () => actions.menu(this.more, this.shown?.conversation), { "aria-haspopup": "menu", "data-testid": "conversation-actions" }));
-    $("empty").append(
-      h("p", { class: "lead" }, "Ask, and the reply is written here."),
-      h("p", {}, "Your message is stored before anything else happens. You can close this page; the reply comes all the same."),
-      h("ul", {}, ...EXAMPLES.map((text) => h("li", {}, h("button", { type: "button", onclick: () => actions.suggest(text) }, text)))));
   }
 
   toEnd() {
@@ -141,8 +146,20 @@ export class ThreadView {
     if (first) this.toEnd();
   }
 
+  /** What a new conversation is for, before anything is asked. */
+  invite(contextType) {
+    const { lead, text, examples } = contextType === "support" ? DESK : CHAT;
+    patch($("empty"), lead, () => [
+      h("p", { class: "lead" }, lead),
+      h("p", {}, text),
+      h("ul", {}, ...examples.map((example) => h("li", {}, h("button", { type: "button", onclick: () => this.actions.suggest(example) }, example)))),
+    ]);
+  }
+
   renderFrame({ thread, feedLive }, turns, head) {
-    const title = thread.conversation?.title ?? (thread.state === "missing" ? "Not found" : thread.id ? "" : "New conversation");
+    this.invite(thread.contextType);
+    const fresh = thread.contextType === "support" ? "New question to the help desk" : "New conversation";
+    const title = thread.conversation?.title ?? (thread.state === "missing" ? "Not found" : thread.id ? "" : fresh);
     setText($("title"), title);
     document.title = title ? `${title} · Balas` : "Balas";
     this.more.hidden = !thread.conversation;

@@ -43,6 +43,9 @@ pub(crate) struct MessageRow {
     pub(crate) content: String,
 }
 
+/// How long a worker lets a summary of a conversation become, and nothing else: replies have `MAX_TOKENS`.
+const SUMMARY_TOKENS: u32 = 500;
+
 /// A call of the model for a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Call {
@@ -59,9 +62,10 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// None for a title. `keys` are the numbers of the wishes by their keys.
+    /// None for a title or a summary. `keys` are the numbers of the wishes by their keys.
     pub(crate) fn of(record: &CallRecord, keys: &HashMap<&str, usize>) -> Option<Self> {
-        (record.endpoint == Endpoint::Chat).then(|| Self {
+        let is_summary = record.max_tokens == Some(SUMMARY_TOKENS);
+        (record.endpoint == Endpoint::Chat && !is_summary).then(|| Self {
             number: record
                 .request_id
                 .as_deref()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use super::estimates::Estimates;
 use super::feed::open_all;
 use super::http::Connection;
 use super::measure::{Counters, Differences, Latencies, bump, counts, progress, read};
@@ -184,6 +185,7 @@ impl Run {
         match self.messages.post(connection, conversation, number).await {
             Ok(Accepted {
                 generation,
+                estimated_ms,
                 queued_us,
                 received_us,
             }) => {
@@ -195,6 +197,7 @@ impl Run {
                     number,
                     due,
                     measured,
+                    estimated_ms,
                     queued_us,
                     received_us,
                 };
@@ -261,11 +264,13 @@ async fn fill(
     let repeated = calls.values().filter(|calls| calls.len() > 1).count();
     report.figure("messages the model was called for more than once", repeated);
 
+    let mut estimates = Estimates::default();
     let (overhead, overhead_measured) = (Latencies::new(), Latencies::new());
     let (mut from_queued, mut from_answer) = (Differences::default(), Differences::default());
     for one in &measured {
         let whole = one.at - one.posted.due;
         overhead.record(whole.saturating_sub(model_time));
+        estimates.record(one.posted.estimated_ms, whole);
         let Some([call]) = calls.get(&one.posted.number).map(Vec::as_slice) else {
             continue;
         };
@@ -278,6 +283,7 @@ async fn fill(
             );
         }
     }
+    estimates.report(report);
     report.latency(
         "POST to 202, from the intended time",
         run.accepting.summary(),

@@ -28,6 +28,8 @@ pub(crate) struct Messages {
 pub(crate) struct Accepted {
     /// The generation that makes its reply.
     pub(crate) generation: String,
+    /// How long the API says the reply will take, in milliseconds.
+    pub(crate) estimated_ms: Option<u64>,
     /// When the API says it was queued: microseconds since the epoch, exact to a millisecond.
     pub(crate) queued_us: i64,
     /// When the answer had arrived here.
@@ -43,6 +45,7 @@ struct Body<'a> {
 #[derive(Deserialize)]
 struct Generation<'a> {
     id: &'a str,
+    estimated_response_time_ms: Option<u64>,
     #[serde(borrow)]
     timings: Timings<'a>,
 }
@@ -142,6 +145,7 @@ fn read(body: &[u8], received_us: i64) -> anyhow::Result<Accepted> {
         i64::try_from(queued_at.unix_timestamp_nanos() / 1_000).context("queued_at is absurd")?;
     Ok(Accepted {
         generation: generation.id.to_owned(),
+        estimated_ms: generation.estimated_response_time_ms,
         queued_us,
         received_us,
     })
@@ -166,17 +170,18 @@ mod tests {
     fn reads_the_202_of_the_contract() {
         let body = json!({
             "user_message": {"id": "m"},
-            "generation": {"id": "g", "status": "queued", "timings": {"queued_at": "1970-01-01T00:00:01.250Z", "started_at": null}},
+            "generation": {"id": "g", "status": "queued", "estimated_response_time_ms": 40, "timings": {"queued_at": "1970-01-01T00:00:01.250Z", "started_at": null}},
             "links": {},
         });
         let accepted = read(body.to_string().as_bytes(), 5).unwrap();
         assert_eq!(
             (
                 accepted.generation.as_str(),
+                accepted.estimated_ms,
                 accepted.queued_us,
                 accepted.received_us
             ),
-            ("g", 1_250_000, 5)
+            ("g", Some(40), 1_250_000, 5)
         );
     }
 }

@@ -9,6 +9,7 @@
 mod accept;
 mod chat;
 mod conditions;
+mod estimates;
 mod feed;
 mod http;
 mod inflight;

@@ -36,6 +36,7 @@ pub(crate) struct Posted {
     /// When it was meant to leave.
     pub(crate) due: Instant,
     pub(crate) measured: bool,
+    pub(crate) estimated_ms: Option<u64>,
     pub(crate) queued_us: i64,
     pub(crate) received_us: i64,
 }
@@ -146,6 +147,7 @@ mod tests {
             number,
             due: Instant::now(),
             measured: true,
+            estimated_ms: None,
             queued_us: 0,
             received_us: 0,
         }

@@ -3,8 +3,10 @@
 //! answer ([`Judgement`]).
 
 mod escalate;
+pub mod gaps;
 mod intent;
 mod language;
+mod mask;
 mod said;
 mod sentiment;
 mod templates;
@@ -15,6 +17,7 @@ use utoipa::ToSchema;
 pub use escalate::{Escalation, Reason, Rules, Turn, escalate};
 pub use intent::intent;
 pub use language::{Language, language};
+pub use mask::mask;
 pub use said::{Judge, Patterns, said};
 pub use sentiment::sentiment;
 pub use templates::{answer as template, suggestions};

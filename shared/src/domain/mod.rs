@@ -7,6 +7,7 @@ mod event;
 mod fleet;
 mod generation;
 mod knowledge;
+mod learning;
 mod message;
 mod notification;
 mod parked;
@@ -27,6 +28,7 @@ pub use knowledge::{
     EmbeddingProfile, EntryText, Ingestion, IngestionKind, IngestionStatus, KnowledgeDocument,
     KnowledgeProfile, Leg, ProfileState, SkippedRow, Synonym,
 };
+pub use learning::{Gap, Proposal, ProposalState};
 pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
 pub use notification::{
     DeadDelivery, DeadNotification, DeadNotificationCount, DeadReason, Destination,

@@ -15,7 +15,7 @@ mod text;
 mod vocabulary;
 
 pub use ask::{Asked, Question, Questions, answer, ask};
-pub use plan::{Alternative, Plan, Term};
+pub use plan::{Alternative, Plan, Term, telling_words};
 pub use search::{Found, Searched, search};
 pub use sheet::{FileError, Preview, Row, Sheet};
 pub use text::{canonical_hash, clean, entry_key, fold, match_texts, search_text, words};

@@ -345,6 +345,11 @@ impl Plan {
     }
 }
 
+/// The words of a text that say what it is about, as they are written, in lower case.
+pub fn telling_words(text: &str) -> impl Iterator<Item = String> {
+    words(text).filter(|word| !STOP_WORDS.contains(&word.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::vocabulary::Word;

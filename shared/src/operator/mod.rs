@@ -4,9 +4,11 @@
 //! Each act is committed, with its line in the trail, before anybody is told.
 
 mod notifications;
+mod stats;
 mod usage;
 
 pub use notifications::{Fate, Notifications, SettledNotification};
+pub use stats::Stats;
 pub use usage::UsageReport;
 
 use uuid::Uuid;

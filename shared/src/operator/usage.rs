@@ -75,7 +75,7 @@ impl Operator {
 }
 
 /// The first of so many days that end with `today`.
-fn before(today: Date, days: u16) -> Date {
+pub(super) fn before(today: Date, days: u16) -> Date {
     let back = Duration::days(i64::from(days.max(1)) - 1);
     today.checked_sub(back).unwrap_or(Date::MIN)
 }
@@ -90,7 +90,7 @@ fn first_of_month(today: Date, months: u16) -> Date {
     first
 }
 
-fn span(from: Date, to: Date) -> Span {
+pub(super) fn span(from: Date, to: Date) -> Span {
     let after = to.next_day().unwrap_or(to);
     Span {
         from: from.midnight().assume_utc(),

@@ -3,6 +3,9 @@
 //! An entry's id is `attempt-seq`. Redis refuses an id that is not larger than the last, so an
 //! attempt that lost its lease cannot write after its successor began, and nothing can follow the
 //! terminal event.
+//!
+//! An entry also has the moment at which Redis took it, by which the logs of a conversation's generations are read in
+//! the order in which their events were published: the next one is queued while the last one is still answered.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -38,15 +41,35 @@ const APPEND_SOURCE: &str = r"local attempt, terminal, held, acknowledged = tonu
               if tonumber(newest_attempt) == attempt then seq = tonumber(newest_seq) end
           end
           if seq < held then return 0 end
+          local now = redis.call('TIME')
+          local at = now[1] .. string.format('%06d', now[2])
           for i = 8, #ARGV, 2 do
               if tonumber(ARGV[i]) > seq then
-                  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], ARGV[1] .. '-' .. ARGV[i], 'e', ARGV[i + 1])
+                  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], ARGV[1] .. '-' .. ARGV[i], 'e', ARGV[i + 1], 't', at)
                   if tonumber(ARGV[i]) > acknowledged then redis.call('PUBLISH', ARGV[6], ARGV[i + 1]) end
               end
           end
           if seq == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[7]) end
           return 1";
 static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(APPEND_SOURCE));
+
+/// Appends the terminal event, unless it is there already or there is no room, and publishes it in any case: it is the
+/// whole of what came, and who has it leaves it out.
+const END_SOURCE: &str = r"local now = redis.call('TIME')
+          redis.pcall('XADD', KEYS[1], ARGV[1], 'e', ARGV[2], 't', now[1] .. string.format('%06d', now[2]))
+          redis.call('PUBLISH', ARGV[3], ARGV[2])
+          redis.call('PEXPIRE', KEYS[1], ARGV[4])
+          return 1";
+
+/// Publishes an event that has no log, and keeps the moment, so that a client can resume after it.
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"local now = redis.call('TIME')
+          redis.pcall('SET', KEYS[1], now[1] .. string.format('%06d', now[2]), 'PX', ARGV[3])
+          redis.call('PUBLISH', ARGV[1], ARGV[2])
+          return 1",
+    )
+});
 
 /// What became of appended events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,16 +241,7 @@ impl LogWriter {
             }
             pipeline.ignore();
         }
-        let json = terminal.to_json();
-        pipeline
-            .cmd("XADD")
-            .arg(&key)
-            .arg(terminal.id.stream_id())
-            .arg("e")
-            .arg(&json)
-            .ignore();
-        pipeline.cmd("PUBLISH").arg(&channel).arg(&json).ignore();
-        pipeline.pexpire(&key, millis(LIFETIME_AFTER_END)).ignore();
+        add_end(&mut pipeline, &key, &channel, terminal);
         self.redis.pipeline(&pipeline).await
     }
 
@@ -272,36 +286,73 @@ pub async fn write_terminal(
     event: &Event,
 ) -> Result<(), RedisFailure> {
     let mut pipeline = ::redis::pipe();
-    let json = event.to_json();
-    pipeline
-        .cmd("PUBLISH")
-        .arg(user_channel(redis, user_id))
-        .arg(&json)
-        .ignore();
-    if let Some(generation_id) = event.generation_id {
-        let key = log_key(redis, generation_id);
-        pipeline
-            .cmd("XADD")
-            .arg(&key)
-            .arg(event.id.stream_id())
-            .arg("e")
-            .arg(&json)
-            .ignore();
-        pipeline.pexpire(&key, millis(LIFETIME_AFTER_END)).ignore();
-    }
+    let key = log_key(redis, event.id.generation_id);
+    add_end(&mut pipeline, &key, &user_channel(redis, user_id), event);
     redis.pipeline(&pipeline).await
 }
 
-/// Publishes an event that has no log.
+fn add_end(pipeline: &mut ::redis::Pipeline, key: &str, channel: &str, terminal: &Event) {
+    pipeline
+        .cmd("EVAL")
+        .arg(END_SOURCE)
+        .arg(1)
+        .arg(key)
+        .arg(terminal.id.stream_id())
+        .arg(terminal.to_json())
+        .arg(channel)
+        .arg(millis(LIFETIME_AFTER_END))
+        .ignore();
+}
+
+fn mark_key(redis: &Redis, id: EventId) -> String {
+    redis.key(format_args!("mark:{id}"))
+}
+
+/// Publishes an event that has no log. For ten minutes a client can resume after it.
 ///
 /// # Errors
 /// When Redis is away.
 pub async fn publish(redis: &Redis, user_id: Uuid, event: &Event) -> Result<(), RedisFailure> {
-    let mut command = ::redis::cmd("PUBLISH");
-    command
+    let mut invocation = PUBLISH.key(mark_key(redis, event.id));
+    invocation
         .arg(user_channel(redis, user_id))
-        .arg(event.to_json());
-    redis.command::<i64>(&command).await.map(drop)
+        .arg(event.to_json())
+        .arg(millis(LIFETIME_AFTER_END));
+    redis.script::<i64>(&invocation).await.map(drop)
+}
+
+/// When Redis took this event, in microseconds since 1970; none when it does not know of it (any more).
+///
+/// # Errors
+/// When Redis is away.
+pub async fn taken_at(redis: &Redis, id: EventId) -> Result<Option<u64>, RedisFailure> {
+    let mut pipeline = ::redis::pipe();
+    let entry = id.stream_id();
+    pipeline
+        .cmd("XRANGE")
+        .arg(log_key(redis, id.generation_id))
+        .arg(&entry)
+        .arg(&entry);
+    pipeline.get(mark_key(redis, id));
+    let (logged, mark): (Vec<Entry>, Option<u64>) = redis.pipeline(&pipeline).await?;
+    Ok(logged.first().and_then(entry_at).or(mark))
+}
+
+/// An entry of a log as Redis tells it.
+type Entry = (String, Vec<(String, String)>);
+
+fn entry_at((_, fields): &Entry) -> Option<u64> {
+    let (_, at) = fields.iter().find(|(name, _)| name == "t")?;
+    at.parse().ok()
+}
+
+/// An event of a log.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// The event.
+    pub event: PushedEvent,
+    /// When Redis took it, in microseconds since 1970; none for one of an older version.
+    pub at_us: Option<u64>,
 }
 
 /// Reads a generation's log after `after`, oldest first.
@@ -313,8 +364,21 @@ pub async fn read_log(
     generation_id: Uuid,
     after: Option<EventId>,
 ) -> Result<Vec<PushedEvent>, RedisFailure> {
+    let entries = read_entries(redis, generation_id, after).await?;
+    Ok(entries.into_iter().map(|entry| entry.event).collect())
+}
+
+/// The same with the moments.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn read_entries(
+    redis: &Redis,
+    generation_id: Uuid,
+    after: Option<EventId>,
+) -> Result<Vec<Logged>, RedisFailure> {
     let key = log_key(redis, generation_id);
-    let mut events: Vec<PushedEvent> = Vec::new();
+    let mut events: Vec<Logged> = Vec::new();
     let mut start = after.map_or_else(|| "-".to_owned(), |id| format!("({}", id.stream_id()));
     loop {
         let mut command = ::redis::cmd("XRANGE");
@@ -324,15 +388,17 @@ pub async fn read_log(
             .arg("+")
             .arg("COUNT")
             .arg(PAGE);
-        let page: Vec<(String, Vec<(String, String)>)> = redis.command(&command).await?;
+        let page: Vec<Entry> = redis.command(&command).await?;
         let full = page.len() == PAGE;
         if let Some((last, _)) = page.last() {
             start = format!("({last}");
         }
-        events.extend(
-            page.iter()
-                .filter_map(|(_, fields)| PushedEvent::parse(&fields.first()?.1)),
-        );
+        events.extend(page.iter().filter_map(|entry| {
+            Some(Logged {
+                event: PushedEvent::parse(&entry.1.first()?.1)?,
+                at_us: entry_at(entry),
+            })
+        }));
         if !full {
             return Ok(events);
         }

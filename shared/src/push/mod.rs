@@ -16,7 +16,10 @@ pub use cancel::{broadcast_cancel, listen_for_cancels};
 pub use follow::Follow;
 pub use gates::{broadcast_gates, listen_for_gates};
 pub use hub::{Feed, Hub, Subscription};
-pub use log::{LogWriter, PushedEvent, publish, read_log, text_so_far, write_terminal};
+pub use log::{
+    LogWriter, Logged, PushedEvent, publish, read_entries, read_log, taken_at, text_so_far,
+    write_terminal,
+};
 pub use terminal::{Ended, terminal_event};
 
 use uuid::Uuid;

@@ -34,6 +34,8 @@ pub struct Question {
     pub upstream_id: String,
     /// The model that was asked.
     pub model_asked: String,
+    /// The label of the key that the call was made with.
+    pub key_label: String,
     /// What the call was for.
     pub operation: String,
     /// How often it was asked, this time included.
@@ -113,7 +115,7 @@ pub async fn due(tx: &mut SweepTx, first_wait: Duration, most: i64) -> StoreResu
                FROM due d WHERE q.call_id = d.call_id
                RETURNING q.call_id, q.upstream_id, q.tries
            )
-           SELECT t.call_id, t.upstream_id, a.model_asked, a.operation, t.tries
+           SELECT t.call_id, t.upstream_id, a.model_asked, a.key_label, a.operation, t.tries
            FROM taken t JOIN chat.attempts a ON a.id = t.call_id"#,
         first_wait.as_secs_f64(),
         most,

@@ -7,7 +7,7 @@ pub type StoreResult<T> = Result<T, StoreError>;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Postgres refused a statement or could not be reached.
-    #[error("failed to use the database")]
+    #[error("failed to use the database: {0}")]
     Database(#[from] sqlx::Error),
     /// A row holds a value this version does not know.
     #[error("failed to read a stored value: {0}")]
@@ -49,6 +49,19 @@ impl StoreError {
             return false;
         };
         matches!(inner.code().as_deref(), Some("40001" | "40P01" | "55P03"))
+    }
+
+    /// Whether the schema is older than this process: a table, a column, a function or a right that it
+    /// counts on is not there yet. That passes with `migrate`.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(inner)) = self else {
+            return false;
+        };
+        matches!(
+            inner.code().as_deref(),
+            Some("42P01" | "42703" | "42883" | "42501" | "3F000")
+        )
     }
 
     /// The violated constraint, where one was.

@@ -5,11 +5,11 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-use crate::domain::assessment::{Language, Stage};
+use crate::domain::assessment::{Language, LanguageSource, Stage};
 use crate::domain::{
     ContentType, ContextType, ConversationStatus, DeadReason, Destination, FailureCode,
     GenerationKind, GenerationStatus, IngestionKind, IngestionStatus, NotificationType, Priority,
-    ProfileState, SenderType, SupportState, WaitsFor, WorkerStatus,
+    ProfileState, ProposalState, SenderType, SupportState, WaitsFor, WorkerStatus,
 };
 
 macro_rules! text_in_sql {
@@ -47,9 +47,11 @@ text_in_sql!(
     IngestionKind,
     IngestionStatus,
     Language,
+    LanguageSource,
     NotificationType,
     Priority,
     ProfileState,
+    ProposalState,
     SenderType,
     Stage,
     SupportState,

@@ -54,6 +54,24 @@ pub async fn expire_feedback(tx: &mut SweepTx, days: u16, limit: i64) -> StoreRe
     Ok(gone.rows_affected())
 }
 
+/// Removes summaries that were made before the period, at most `limit` of them; of a conversation that goes on, a newer
+/// one was made since. Returns how many went.
+///
+/// # Errors
+/// When the database fails.
+pub async fn expire_summaries(tx: &mut SweepTx, days: u16, limit: i64) -> StoreResult<u64> {
+    let gone = sqlx::query!(
+        "DELETE FROM chat.conversation_summaries WHERE (conversation_id, version) IN (
+             SELECT conversation_id, version FROM chat.conversation_summaries
+             WHERE created_at < now() - $1 * interval '1 day' ORDER BY created_at LIMIT $2)",
+        f64::from(days),
+        limit,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(gone.rows_affected())
+}
+
 /// What a look at old conversations found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looked {

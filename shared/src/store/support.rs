@@ -4,6 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::generations::{self, Stopped};
+use super::learning::questions;
 use super::{StoreResult, UserTx};
 use crate::clock::Clock;
 use crate::domain::{SupportState, estimate_tokens};
@@ -11,6 +12,8 @@ use crate::id;
 
 /// Earlier turns that count for the rules.
 const TURNS: i64 = 10;
+/// Why a question was handed over where only the taking says so.
+const TAKEN: &str = "taken_over";
 
 /// A conversation of the help desk as its next turn finds it.
 #[derive(Clone, Debug)]
@@ -128,6 +131,7 @@ pub async fn take(
     if taken.rows_affected() == 0 {
         return Ok(None);
     }
+    questions::handed_over(tx, conversation_id, TAKEN).await?;
     generations::cancel_unfinished(tx, conversation_id, false)
         .await
         .map(Some)

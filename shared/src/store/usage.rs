@@ -293,6 +293,30 @@ pub async fn of_everybody(tx: &mut OperatorTx, span: Span) -> StoreResult<Totals
     })))
 }
 
+/// What everybody used, by operation and model.
+///
+/// # Errors
+/// When the database fails.
+pub async fn parts_of_everybody(tx: &mut OperatorTx, span: Span) -> StoreResult<Vec<Part>> {
+    let rows = usage_query!(
+        "SELECT u.operation, u.model,"
+            + "FROM chat.usage_tracking u
+             WHERE u.created_at >= $1 AND u.created_at < $2
+               AND u.id >= chat.uuid7_floor($1 - interval '1 day') AND u.id < chat.uuid7_floor($2 + interval '1 day')
+             GROUP BY u.operation, u.model ORDER BY u.operation, u.model",
+        span.from,
+        span.until,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let parts = rows.into_iter().map(|row| Part {
+        spending: spending!(row),
+        operation: row.operation,
+        model: row.model,
+    });
+    Ok(parts.collect())
+}
+
 /// What each person used, those of the highest cost first, at most `limit`.
 ///
 /// # Errors

@@ -39,15 +39,15 @@ impl TestEnv {
     /// # Panics
     /// When the servers are not there.
     pub async fn new() -> Self {
-        let mut vars = Vars::from_process();
-        let mut server = |name| vars.optional::<String>(name, "set by cargo xtask test");
-        let (Some(admin_url), Some(redis_url)) =
-            (server("TEST_DATABASE_URL"), server("TEST_REDIS_URL"))
-        else {
-            panic!(
-                "run the tests with `cargo xtask test`: TEST_DATABASE_URL or TEST_REDIS_URL is not set"
-            );
-        };
+        Self::on(server("TEST_DATABASE_URL")).await
+    }
+
+    /// The same on another database server, of which a superuser's URL is given.
+    ///
+    /// # Panics
+    /// When the servers are not there.
+    pub async fn on(admin_url: String) -> Self {
+        let redis_url = server("TEST_REDIS_URL");
         let mut admin = PgConnection::connect(&admin_url)
             .await
             .expect("the test database server answers");
@@ -238,6 +238,12 @@ impl Drop for TestEnv {
             );
         }
     }
+}
+
+/// Where a server is that `cargo xtask test` has started.
+fn server(name: &'static str) -> String {
+    let url = Vars::from_process().optional(name, "set by cargo xtask test");
+    url.unwrap_or_else(|| panic!("run the tests with `cargo xtask test`: {name} is not set"))
 }
 
 /// Makes the migrated template once per set of migrations, whichever test comes first.

@@ -17,11 +17,12 @@ const POLICIES: &str = "
     FROM pg_policies WHERE schemaname = 'chat' ORDER BY 1, 2";
 
 /// Tables about nobody, where the grants say all: sqlx's own list of migrations, the knowledge base, where
-/// notifications go, how far the ledger was read, what everybody has used of the budgets, the queues and
-/// the register of workers.
-const NOBODYS: [&str; 17] = [
+/// notifications go, how far the ledger was read, what everybody has used of the budgets, the queues, the
+/// figures and the register of workers.
+const NOBODYS: [&str; 18] = [
     "_sqlx_migrations",
     "budget_totals",
+    "figures",
     "knowledge_chunks",
     "knowledge_collections",
     "knowledge_documents",
@@ -80,13 +81,25 @@ async fn breaches(session: &mut Session) -> Vec<String> {
         let sweep = "chat.is_sweep()";
         let allowed = match roles {
             "{balas_worker}" => [own, sweep].contains(&using) && using == check,
+            // Those who keep the knowledge base read what it did not answer, and decide about proposals.
+            "{balas_api}" if using == "chat.is_editor()" => match (table, verb) {
+                ("support_questions" | "knowledge_proposals", "SELECT")
+                | ("knowledge_proposals", "UPDATE") => check == using,
+                _ => false,
+            },
             "{balas_api,balas_worker}" | "{balas_api}" => using == own && check == own,
             // Operators read the work of everybody, and write a trail of what is nobody's.
             "{balas_operator}" if table == "audit_log" => {
                 using == "true" && check == "(user_id IS NULL)"
             }
             "{balas_operator}" => {
-                ["generations", "notifications", "usage_tracking"].contains(&table)
+                [
+                    "generations",
+                    "notifications",
+                    "support_questions",
+                    "usage_tracking",
+                ]
+                .contains(&table)
                     && using == "true"
                     && verb == "SELECT"
             }
@@ -147,6 +160,10 @@ async fn a_careless_table_is_noticed() {
         (
             "ALTER POLICY everything ON chat.careless TO balas_api USING (chat.is_sweep()) WITH CHECK (chat.is_sweep())",
             "policy everything of careless lets {balas_api} at chat.is_sweep() / chat.is_sweep()",
+        ),
+        (
+            "ALTER POLICY everything ON chat.careless TO balas_api USING (chat.is_editor()) WITH CHECK (chat.is_editor())",
+            "policy everything of careless lets {balas_api} at chat.is_editor() / chat.is_editor()",
         ),
         (
             "ALTER POLICY everything ON chat.careless TO balas_operator USING (true) WITH CHECK (true)",

@@ -107,7 +107,12 @@ async fn person(world: &World) -> Person {
                 VALUES ('{conversation}', 1, '{id}', '{message}', 'notes of the neighbour', 1, 'model');
              INSERT INTO chat.assessments (id, user_id, conversation_id) VALUES ('{}', '{id}', '{conversation}');
              INSERT INTO chat.inbound_events (user_id, event_id, assessment_id, type)
-                VALUES ('{id}', 'event', '{conversation}', 'analysis_complete')",
+                VALUES ('{id}', 'event', '{conversation}', 'analysis_complete');
+             INSERT INTO chat.support_questions (message_id, user_id, conversation_id, generation_id, question, intent, answered)
+                VALUES ('{message}', '{id}', '{conversation}', '{generation}', 'words of the neighbour', 'general_inquiry', false);
+             INSERT INTO chat.knowledge_proposals (id, user_id, conversation_id, issue, solution, resolution)
+                VALUES ('{}', '{id}', '{conversation}', 'asked', 'answered', 'resolved')",
+            new(),
             new(),
             new(),
             new(),
@@ -252,6 +257,8 @@ async fn nobody_reaches_a_neighbours_rows() {
             "idempotency_keys SELECT",
             "inbound_events DELETE",
             "inbound_events SELECT",
+            "knowledge_proposals DELETE",
+            "knowledge_proposals SELECT",
             "messages GIVE",
             "messages INSERT",
             "messages SELECT",
@@ -261,6 +268,8 @@ async fn nobody_reaches_a_neighbours_rows() {
             "notifications INSERT",
             "notifications SELECT",
             "notifications UPDATE",
+            "support_questions DELETE",
+            "support_questions SELECT",
             "usage_tracking GIVE",
             "usage_tracking INSERT",
             "usage_tracking SELECT",
@@ -302,6 +311,50 @@ async fn an_operator_sees_the_work_and_not_the_words() {
             .await
             .unwrap_err();
         assert_eq!(refused.code, DENIED, "{column}");
+    }
+}
+
+/// Whoever keeps the knowledge base reads what it did not answer and what was proposed, and nothing else.
+#[tokio::test]
+async fn an_editor_sees_what_was_not_answered_and_nothing_else() {
+    let world = World::new().await;
+    let (me, neighbour) = (person(&world).await, person(&world).await);
+    let mut superuser = world.env.session().await;
+    let mut attempts = Vec::new();
+    for table in tables(&world.env).await {
+        for (verb, sql) in ways_in(&mut superuser, &table, &me, &neighbour).await {
+            attempts.push((format!("{table} {verb}"), sql));
+        }
+    }
+    for (role, expected) in [
+        (
+            ServingRole::Api,
+            &["knowledge_proposals SELECT", "support_questions SELECT"][..],
+        ),
+        (ServingRole::Worker, &[]),
+        (
+            ServingRole::Operator,
+            &[
+                "audit_log SELECT",
+                "generations SELECT",
+                "notifications SELECT",
+                "usage_tracking SELECT",
+            ],
+        ),
+    ] {
+        let mut session = world.env.session_as(role).await;
+        Scope::Own.enter(&mut session, me.id).await;
+        session.run("SET app.editor = 'on'").await.unwrap();
+        let mut through = Vec::new();
+        for (what, sql) in &attempts {
+            match tried(&mut session, sql).await {
+                Ok(0) => {}
+                Ok(_) => through.push(what.as_str()),
+                Err(refused) => assert_eq!(refused.code, DENIED, "{role:?}: {sql}: {refused:?}"),
+            }
+        }
+        through.dedup();
+        assert_eq!(through, expected, "{role:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! clock, which may be wrong.
 
 /// Statements that are given times, by their own words, and why they may be.
-const ALLOWED: [(&str, &str); 7] = [
+const ALLOWED: [(&str, &str); 9] = [
     (
         "call_started_at",
         "the ledger of calls notes what a worker saw; here with the reply",
@@ -19,6 +19,8 @@ const ALLOWED: [(&str, &str); 7] = [
         "a part of the calendar that somebody wants added up; the rows have the database's time",
     ),
     ("g.queued_at >= $2 AND", "the same"),
+    ("FROM chat.figures f WHERE f.day BETWEEN", "the same"),
+    ("AND q.asked_at >= $1 ORDER BY", "the same"),
 ];
 
 /// Statements, as sqlx has described them, that are given a time and are not on the list.

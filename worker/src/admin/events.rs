@@ -11,6 +11,8 @@ use crate::outbound::BrokerConfig;
 
 /// Of a reason and of a body the table shows so many characters.
 const SHOWN: usize = 60;
+/// AMQP's word for it.
+const CLOSED_IN_ORDER: u16 = 200;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -51,11 +53,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<Outcome> {
     let Command::Dlq { what } = command;
     let broker = broker.context("RABBITMQ_URL is not set")?;
-    // What was looked at goes back with the connection.
-    let (dead, _connection) = DeadEvents::connect(broker, config)
+    let (dead, connection) = DeadEvents::connect(broker, config)
         .await
         .context("failed to reach the broker")?;
-    match what {
+    let outcome = match what {
         Dlq::List { limit } => {
             let events = dead.list(limit).await?;
             shown.outcome(&events, || listed(&events))
@@ -64,7 +65,13 @@ pub(super) async fn run(
             let replayed = dead.replay(limit.unwrap_or(usize::MAX)).await?;
             shown.outcome(&Replayed { replayed }, || format!("{replayed} replayed"))
         }
-    }
+    };
+    // What was looked at goes back with the connection, and what was given on is acknowledged before.
+    connection
+        .close(CLOSED_IN_ORDER, "done".into())
+        .await
+        .context("the broker went away before it had confirmed everything")?;
+    outcome
 }
 
 fn listed(events: &[DeadEvent]) -> String {

@@ -49,7 +49,7 @@ pub(super) async fn until_done(
                 return Some(Err(Refusal(reason.to_owned())));
             }
             Err(error) => {
-                let passes = error.is_unavailable() || error.is_conflict();
+                let passes = error.is_unavailable() || error.is_conflict() || error.is_outdated();
                 failures += u32::from(!passes);
                 tracing::warn!(
                     assessment.id = %event.assessment_id,
@@ -82,9 +82,10 @@ async fn work(context: &Context, event: &Inbound) -> StoreResult<Option<Done>> {
     }
     let data = event.data.as_ref();
     let registered = assessments::register(&mut tx, clock, event.assessment_id, data, None).await?;
-    let Some(registered) = registered else {
+    let Some(mut registered) = registered else {
         return Ok(None);
     };
+    assessments::listen(&mut tx, &mut registered, context.config.platform.spoken()).await?;
     let request_id = event.request_id.as_deref();
     let traceparent = event.traceparent.as_deref();
     let mut done = Done::default();

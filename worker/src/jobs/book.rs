@@ -384,7 +384,7 @@ fn tokens(count: u32) -> i32 {
 /// Credits in millionths, for a counter.
 pub(crate) fn micro_credits(cost: Option<rust_decimal::Decimal>) -> u64 {
     use rust_decimal::prelude::ToPrimitive as _;
-    cost.and_then(|cost| (cost * rust_decimal::Decimal::from(1_000_000)).to_u64())
+    cost.and_then(|cost| cost.checked_mul(1_000_000.into())?.to_u64())
         .unwrap_or(0)
 }
 

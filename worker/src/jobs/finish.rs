@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shared::domain::{ContextUse, Generation, GenerationStatus, Usage};
+use shared::domain::{ContextType, ContextUse, Generation, GenerationStatus, Message, Usage};
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
 use shared::store::StoreResult;
 use shared::store::generations::{self, Claim, Finish, Finished, Next};
+use uuid::Uuid;
 
 use super::book::{Book, since};
 use super::{attempt, count, events, persist};
 use crate::context::Context;
+use crate::figures;
 use crate::trace;
 use crate::upstream::{Answer, Model, TokenUsage};
 
@@ -31,27 +33,15 @@ pub(super) async fn store(
     log: &LogWriter,
     support: Option<Value>,
 ) {
-    let now = context.clock.now();
     let usage = usage(context, book, answer);
-    let first_token_ms_ago = answer.first_token_at.map(|at| since(&context.clock, at));
     let mut metadata = json!({ "model": usage.model, "finish_reason": answer.finish_reason });
     if let Some(support) = support {
         metadata["support"] = support;
     }
-    let reply_id = id::new_after(now, Some(claim.id));
+    let content = answer.text.clone();
     let reply = Arc::new(Finish {
-        id: claim.id,
-        token: claim.token,
-        reply_id,
-        usage_id: book.answered_id().unwrap_or_else(|| id::new(now)),
-        title_generation_id: id::new_after(now, Some(reply_id)),
-        content: answer.text.clone(),
-        incomplete: answer.incomplete,
-        usage: usage.clone(),
         context: Some(*shown),
-        first_token_ms_ago,
-        metadata,
-        call: book.answered(false),
+        ..written(context, claim, book, answer, content, usage, metadata)
     });
     let step = trace::step(context, claim, "finish");
     let stored = match context.replies.store(Arc::clone(&reply)).await {
@@ -61,24 +51,85 @@ pub(super) async fn store(
     if let Some(span) = step {
         span.end();
     }
+    let is_new = tell(
+        context,
+        claim,
+        &answer.model.name,
+        &reply,
+        stored,
+        book,
+        log,
+    )
+    .await;
+    if is_new && is_full(shown) && context.config.summary_model.is_some() {
+        context.summaries.wish(claim);
+    }
+}
+
+/// What a model wrote, as it is stored.
+pub(super) fn written(
+    context: &Context,
+    claim: &Claim,
+    book: &Book<'_>,
+    answer: &Answer,
+    content: String,
+    usage: Usage,
+    metadata: Value,
+) -> Finish {
+    let reply = unwritten(context, (claim.id, claim.token), content, usage, metadata);
+    Finish {
+        incomplete: answer.incomplete,
+        first_token_ms_ago: answer.first_token_at.map(|at| since(&context.clock, at)),
+        usage_id: book.answered_id().unwrap_or(reply.usage_id),
+        call: book.answered(false),
+        ..reply
+    }
+}
+
+/// What no model wrote, as it is stored by the claim of a generation: its id and token.
+pub(crate) fn unwritten(
+    context: &Context,
+    (id, token): (Uuid, Uuid),
+    content: String,
+    usage: Usage,
+    metadata: Value,
+) -> Finish {
+    let now = context.clock.now();
+    let reply_id = id::new_after(now, Some(id));
+    Finish {
+        id,
+        token,
+        reply_id,
+        usage_id: id::new(now),
+        title_generation_id: id::new_after(now, Some(reply_id)),
+        content,
+        incomplete: false,
+        usage,
+        context: None,
+        first_token_ms_ago: None,
+        metadata,
+        call: None,
+    }
+}
+
+/// Tells everybody what became of a reply by this model. Whether it was stored just now.
+pub(super) async fn tell(
+    context: &Context,
+    claim: &Claim,
+    model: &str,
+    reply: &Finish,
+    stored: Option<Stored>,
+    book: &Book<'_>,
+    log: &LogWriter,
+) -> bool {
     match stored {
         Some(Stored::Now(Finished::Stored {
             message,
             next,
             title,
         })) => {
-            done(context, claim, &answer.model.name, &usage, book);
-            let status = if answer.incomplete {
-                GenerationStatus::Incomplete
-            } else {
-                GenerationStatus::Completed
-            };
-            let ended = Ended::Completed {
-                status,
-                message: Some(&message),
-                usage: Some(&usage),
-            };
-            let event = ended.event(
+            done(context, claim, model, &reply.usage, book);
+            let event = completed(reply, &message).event(
                 claim.id,
                 claim.conversation_id,
                 attempt(claim),
@@ -86,23 +137,37 @@ pub(super) async fn store(
             );
             let wake: Vec<Next> = next.into_iter().chain(title).collect();
             events::end(log, &event, &wake).await;
-            if is_full(shown) && context.config.summary_model.is_some() {
-                context.summaries.wish(claim);
-            }
+            true
         }
         Some(Stored::Before(generation)) => {
-            done(context, claim, &answer.model.name, &usage, book);
+            done(context, claim, model, &reply.usage, book);
             // What may run next is found by the sweeps.
             if let Some(event) = terminal_event(&generation) {
                 events::end(log, &event, &[]).await;
             }
+            false
         }
         Some(Stored::Now(Finished::Fenced) | Stored::Fenced) => {
             count("fenced");
             tracing::info!(generation.id = %claim.id, attempt = claim.attempt, "reply discarded: the claim was lost");
-            book.book_wasted(&usage).await;
+            book.book_wasted(&reply.usage).await;
+            false
         }
-        None => {}
+        None => false,
+    }
+}
+
+/// The end of a generation that this is the reply of.
+pub(crate) fn completed<'a>(reply: &'a Finish, message: &'a Message) -> Ended<'a> {
+    let status = if reply.incomplete {
+        GenerationStatus::Incomplete
+    } else {
+        GenerationStatus::Completed
+    };
+    Ended::Completed {
+        status,
+        message: Some(message),
+        usage: Some(&reply.usage),
     }
 }
 
@@ -135,27 +200,40 @@ async fn alone(context: &Context, claim: &Claim, reply: &Finish) -> StoreResult<
     let finished = generations::finish(&mut tx, reply).await?;
     if matches!(finished, Finished::Fenced) {
         drop(tx);
-        let mut tx = context.db.user(claim.user_id).await?;
-        let row = generations::find_with_reply(&mut tx, claim.id).await?;
-        let ours = row.filter(|row| row.assistant_message_id == Some(reply.reply_id));
-        return Ok(ours.map_or(Stored::Fenced, |row| Stored::Before(Box::new(row))));
+        return read_back(context, claim, reply).await;
     }
     tx.commit().await?;
     Ok(Stored::Now(finished))
 }
 
-enum Stored {
+/// Whether a reply that met another token was stored by a commit whose answer was lost.
+pub(super) async fn read_back(
+    context: &Context,
+    claim: &Claim,
+    reply: &Finish,
+) -> StoreResult<Stored> {
+    let mut tx = context.db.user(claim.user_id).await?;
+    let row = generations::find_with_reply(&mut tx, claim.id).await?;
+    let ours = row.filter(|row| row.assistant_message_id == Some(reply.reply_id));
+    Ok(ours.map_or(Stored::Fenced, |row| Stored::Before(Box::new(row))))
+}
+
+/// What became of a reply.
+pub(super) enum Stored {
     Now(Finished),
+    /// A commit whose answer was lost had stored it.
     Before(Box<Generation>),
     Fenced,
 }
 
-pub(super) fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage, book: &Book<'_>) {
+fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage, book: &Book<'_>) {
     count("completed");
     context.wake.wake();
     let took =
         std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
     context.pace.note(model, took);
+    let is_support = claim.context_type == ContextType::Support;
+    figures::reply_ended(context, claim.kind, is_support, claim.queued_at, false);
     book.count_answer(usage, false);
     tracing::info!(
         generation.id = %claim.id,

@@ -1,25 +1,19 @@
 //! The main job: a reply to a message.
 
-use std::time::Duration;
-
-use serde_json::json;
-use shared::domain::{ContextUse, EventType, FailureCode, SenderType};
+use shared::domain::{ContextUse, FailureCode, SenderType};
 use shared::push::LogWriter;
 use shared::store::StoreError;
-use shared::store::generations::{self, Claim, History, HistoryMessage};
+use shared::store::generations::{Claim, History, HistoryMessage};
 use shared::store::summaries::{self, Earlier, Summary};
-use tokio::sync::mpsc;
 
+use super::ask::{self, Asked, announce, ask};
 use super::book::Book;
 use super::support::Desk;
-use super::{
-    attempt, count, events, finish, give_up, is_last_round, paced, persist, put_back,
-    unless_aborted,
-};
+use super::{events, finish, give_up};
 use crate::context::Context;
 use crate::prompt::{self, PromptInput, Turn};
-use crate::queue::{AbortReason, RunningJob};
-use crate::upstream::{self, Call, ErrorClass, Outcome};
+use crate::queue::RunningJob;
+use crate::upstream::Call;
 
 /// Makes the reply; `desk` is what the help desk knows, in its conversations.
 pub(super) async fn run(
@@ -41,70 +35,22 @@ pub(super) async fn run(
         .await;
     }
     let (call, shown) = call(context, claim, history, desk).await;
-    let (sender, notes) = mpsc::unbounded_channel();
-    let mut book = Book::new(context, claim, "completion", sender);
-    let referee = paced(context, claim);
-    // The notes' writer ends when the book, and with it the sender, is closed.
-    let (outcome, ()) = tokio::join!(
-        async {
-            let running =
-                upstream::run(&context.upstream, &claim.chain, &call, &referee, &mut book);
-            let outcome = unless_aborted(job, tokio::time::timeout(claim.time_left, running)).await;
-            book.close();
-            outcome
-        },
-        events::write(&mut log, notes, claim.stream),
-    );
-    match outcome {
-        Ok(Ok(Outcome::Completed(answer))) => {
+    let asked = ask(context, claim, &call, &mut log, job, |_| true).await;
+    let Some((book, asked)) = asked else { return };
+    match (asked, desk) {
+        (Asked::Answered(answer), _) => {
             let record = desk.map(|desk| desk.record(false));
             finish::store(context, claim, &book, &answer, &shown, &log, record).await
         }
-        Ok(Ok(Outcome::PutBack {
-            after,
-            reason,
-            detail,
-        })) => {
-            retrying(&mut log, claim, reason, after).await;
-            put_back(context, claim, after, true, &detail).await;
+        // Boxed, so that no other job is as large as this rare one.
+        // Whatever the reason: who was told that a person takes over must find one.
+        (Asked::Failed { detail, .. }, Some(desk)) => {
+            Box::pin(without_model(
+                context, claim, &book, desk, &shown, &log, &detail,
+            ))
+            .await
         }
-        Ok(Ok(Outcome::Paced {
-            after,
-            ahead,
-            charged,
-        })) => {
-            queued(context, &mut log, claim, after, ahead).await;
-            put_back(context, claim, after, !charged, "the account's limit").await;
-        }
-        Ok(Ok(Outcome::Again {
-            after,
-            reason,
-            detail,
-        })) => {
-            retrying(&mut log, claim, reason, after).await;
-            put_back(context, claim, after, false, &detail).await;
-        }
-        Ok(Ok(Outcome::Failed { code, detail, .. })) => match desk {
-            // Boxed, so that no other job is as large as this rare one.
-            Some(desk) if code.retryable() => {
-                Box::pin(without_model(
-                    context, claim, &book, desk, &shown, &log, &detail,
-                ))
-                .await
-            }
-            _ => give_up(context, claim, code, &detail).await,
-        },
-        Ok(Err(_)) => {
-            book.book_dropped("deadline").await;
-            give_up(
-                context,
-                claim,
-                FailureCode::Expired,
-                "the deadline passed while the upstream answered",
-            )
-            .await;
-        }
-        Err(reason) => stopped(context, claim, &mut book, reason).await,
+        (Asked::Failed { code, detail }, None) => give_up(context, claim, code, &detail).await,
     }
 }
 
@@ -125,53 +71,6 @@ async fn without_model(
     finish::store(context, claim, book, &answer, shown, log, record).await;
 }
 
-/// Tells the place in the line for the account's limit, and how long the reply will take from now.
-pub(super) async fn queued(
-    context: &Context,
-    log: &mut LogWriter,
-    claim: &Claim,
-    after: Duration,
-    ahead: u64,
-) {
-    let model = claim.chain.first();
-    let takes = model.and_then(|model| context.pace.percentile(&model.name, 50));
-    let estimate =
-        takes.map(|takes| u64::try_from((after + takes).as_millis()).unwrap_or(u64::MAX));
-    let data = json!({ "position": ahead, "estimated_response_time_ms": estimate });
-    log.write(EventType::Queued, &data).await;
-}
-
-/// Tells that the text so far is void, and when there will be more.
-pub(super) async fn retrying(
-    log: &mut LogWriter,
-    claim: &Claim,
-    reason: ErrorClass,
-    after: Duration,
-) {
-    let model = claim.chain.first().map(|model| &model.name);
-    let data = json!({
-        "model": model,
-        "reason": reason.as_str(),
-        "next_model": model,
-        "delay_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
-    });
-    log.write(EventType::Retrying, &data).await;
-}
-
-/// An earlier attempt may have shown text; whatever it was is void now.
-pub(super) fn announce(log: &mut LogWriter, claim: &Claim) {
-    let model = claim.chain.first().map(|model| &model.name);
-    if claim.attempt > 1 {
-        let data =
-            json!({ "model": model, "reason": "new_attempt", "next_model": model, "delay_ms": 0 });
-        log.push(EventType::Retrying, &data);
-    }
-    log.push(
-        EventType::InProgress,
-        &json!({ "model": model, "attempt": attempt(claim) }),
-    );
-}
-
 /// What to ask, and how much of the conversation is shown with it.
 async fn call(
     context: &Context,
@@ -188,7 +87,7 @@ async fn call(
     let read = history.messages.len();
     let context_data = history.context_data;
     let turns = turns(history.messages, summary);
-    let language = prompt::language(&context_data, &turns);
+    let language = prompt::language(&context_data, &turns, context.config.platform.language);
     let input = PromptInput {
         context_type: claim.context_type,
         background: background.as_deref(),
@@ -208,18 +107,8 @@ async fn call(
         // What had to make room for the summary was neither shown nor told of by it.
         dropped: earlier.dropped + count(turns.len() - shown),
     };
-    let call = Call {
-        messages: prompt::build(&input),
-        max_tokens: models.max_tokens,
-        temperature: models.temperature,
-        user: shared::crypto::user_alias(claim.user_id),
-        session_id: claim.conversation_id,
-        request_id: claim.request_id.clone(),
-        traceparent: claim.traceparent.clone(),
-        round: attempt(claim),
-        is_last_round: is_last_round(claim),
-        time_left: claim.time_left,
-    };
+    let messages = prompt::build(&input);
+    let call = ask::call(claim, messages, models.max_tokens, models.temperature);
     (call, shown)
 }
 
@@ -269,35 +158,5 @@ fn turn(message: HistoryMessage) -> Turn {
         attachments: message.attachments,
         tokens: message.token_count,
         superseded: false,
-    }
-}
-
-/// The claim was lost or given back: the call is closed already, only the books remain.
-pub(super) async fn stopped(
-    context: &Context,
-    claim: &Claim,
-    book: &mut Book<'_>,
-    reason: AbortReason,
-) {
-    match reason {
-        AbortReason::Drained => {
-            count("drained");
-            book.book_dropped("drained").await;
-        }
-        AbortReason::Lost => {
-            count("lost");
-            book.book_dropped("stopped").await;
-            let partial = book.text_so_far();
-            let kept = persist::until_stored(claim, || async {
-                let mut tx = context.db.user(claim.user_id).await?;
-                let kept =
-                    generations::keep_partial(&mut tx, claim.id, claim.attempt, partial).await?;
-                tx.commit().await?;
-                Ok(kept)
-            });
-            if !partial.is_empty() {
-                kept.await;
-            }
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! A job never returns an error to its runner: whatever happens ends in a statement guarded by the
 //! claim's token, or in a lease that runs out.
 
+mod ask;
 mod book;
 mod calls;
 mod events;
@@ -19,9 +20,11 @@ mod welcome;
 
 pub(crate) use book::micro_credits;
 pub use calls::{Calls, note_calls};
+pub(crate) use finish::completed;
 pub(crate) use meter::attempt as measured;
 pub use replies::{Replies, WaitingReplies, store_replies};
 pub use summary::{Summaries, WishedSummaries, summarise};
+pub(crate) use welcome::composed;
 
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ use shared::traces::TraceParent;
 
 use crate::context::Context;
 use crate::drain;
+use crate::figures;
 use crate::pacing::{Asker, Paced};
 use crate::queue::{AbortReason, RunningJob};
 use crate::trace;
@@ -131,6 +135,8 @@ pub(crate) async fn give_up(context: &Context, claim: &Claim, code: FailureCode,
     count("failed");
     context.wake.wake();
     metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => claim.kind.as_str()).increment(1);
+    let is_support = claim.context_type == ContextType::Support;
+    figures::reply_ended(context, claim.kind, is_support, claim.queued_at, true);
     tracing::warn!(
         generation.id = %claim.id,
         conversation.id = %claim.conversation_id,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::book::Book;
-use super::finish;
+use super::{ask, finish};
 use crate::context::Context;
 use crate::pacing::{Asker, Paced};
 use crate::prompt;
@@ -24,8 +24,12 @@ use crate::upstream::{self, Answer, Call, Outcome};
 const WAITING: usize = 32;
 /// Messages read for one version.
 const MESSAGES: i64 = 200;
+/// Tokens of the conversation that one version takes in: a cheap model has a small window.
+const MOST_TOKENS: u32 = 12_000;
 /// How long a summary may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A summary says what was said; it invents nothing.
+const TEMPERATURE: f32 = 0.2;
 
 /// The way to wish for summaries.
 #[derive(Debug)]
@@ -69,10 +73,13 @@ async fn one(context: &Context, claim: &Claim) -> StoreResult<()> {
     drop(tx);
     // The newer half of what a prompt has room for stays as it was said.
     let room = context.config.history_tokens;
-    let Some(old) = older_than(&said, room / 2) else {
-        return Ok(());
+    // Where there is more than was read, all of it is older than that.
+    let old = match said.len() as i64 == MESSAGES {
+        true => Some(&*said),
+        false => older_than(&said, room / 2),
     };
-    let old = first_of(old, room);
+    let Some(old) = old else { return Ok(()) };
+    let old = first_of(old, room.min(MOST_TOKENS));
     let Some(up_to) = old.last().map(|said| said.turn) else {
         return Ok(());
     };
@@ -148,16 +155,11 @@ fn first_of(said: &[Said], most: u32) -> &[Said] {
 
 fn call(claim: &Claim, messages: Vec<upstream::ChatMessage>) -> Call {
     Call {
-        messages,
-        max_tokens: prompt::SUMMARY_MAX_TOKENS,
-        temperature: 0.2,
-        user: shared::crypto::user_alias(claim.user_id),
-        session_id: claim.conversation_id,
-        request_id: claim.request_id.clone(),
-        traceparent: claim.traceparent.clone(),
+        // It is nobody's attempt: one round, and its own time.
         round: 1,
         is_last_round: true,
         time_left: PATIENCE,
+        ..ask::call(claim, messages, prompt::SUMMARY_MAX_TOKENS, TEMPERATURE)
     }
 }
 

@@ -8,6 +8,7 @@ use shared::desk::{self, Escalation, Intent, Judgement, Reason, Turn};
 use shared::domain::{FailureCode, SenderType, SupportState};
 use shared::knowledge::{Found, Searched, search};
 use shared::store::generations::{self, Claim, History};
+use shared::store::learning::questions::{self, Asked};
 use shared::store::{StoreResult, support};
 
 use super::{generate, give_up, persist};
@@ -103,7 +104,35 @@ async fn look(context: &Context, claim: &Claim, question: &str) -> StoreResult<O
         support::escalate(&mut tx, claim.conversation_id, claim.id, reason.as_str()).await?;
         tx.commit().await?;
     }
+    if let Err(error) = note(context, claim, &desk, question).await {
+        tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "the question is missing in the help desk's reports");
+    }
     Ok(Some(desk))
+}
+
+/// Notes the question for those who keep the knowledge base. Each attempt notes the same.
+async fn note(context: &Context, claim: &Claim, desk: &Desk, question: &str) -> StoreResult<()> {
+    let Some(message_id) = claim.user_message_id else {
+        return Ok(());
+    };
+    let documents: Vec<_> = desk
+        .entries()
+        .iter()
+        .map(|found| found.document.id)
+        .collect();
+    let asked = Asked {
+        message_id,
+        conversation_id: claim.conversation_id,
+        generation_id: claim.id,
+        question,
+        intent: desk.judgement.intent.as_str(),
+        answered: desk.answered(),
+        escalation: desk.escalation.reason.map(Reason::as_str),
+        documents: &documents,
+    };
+    let mut tx = context.db.user_async(claim.user_id).await?;
+    questions::asked(&mut tx, &asked).await?;
+    tx.commit().await
 }
 
 /// Thanks, complaints and wishes are answered without an entry.
@@ -143,6 +172,10 @@ async fn find(context: &Context, claim: &Claim, question: &str) -> Searched {
             let degraded = if searched.degraded { "true" } else { "false" };
             metrics::histogram!(shared::metrics::KNOWLEDGE_SEARCH_DURATION, "degraded" => degraded)
                 .record(began.elapsed().as_secs_f64());
+            let took = began.elapsed();
+            context
+                .figures
+                .note(shared::figures::Figure::Search, took, searched.degraded);
             searched
         }
         Err(error) => {
@@ -184,6 +217,11 @@ impl Desk {
         self.searched.results.iter().take_while(fits).count()
     }
 
+    /// Whether the knowledge base has an answer, or none is needed.
+    fn answered(&self) -> bool {
+        self.searched.answerable || !needs_knowledge(self.judgement.intent)
+    }
+
     fn entries(&self) -> &[Found] {
         &self.searched.results[..self.given.min(self.searched.results.len())]
     }
@@ -219,6 +257,8 @@ impl Desk {
                 Reason::ToolFailure.as_str(),
             )
             .await?;
+            let reason = Reason::ToolFailure.as_str();
+            questions::handed_over(&mut tx, claim.conversation_id, reason).await?;
             tx.commit().await
         };
         if let Err(error) = escalated.await {
@@ -254,7 +294,7 @@ impl Desk {
             "language": judgement.language,
             "suggestions": desk::suggestions(judgement.intent, judgement.language),
             "context_used": !entries.is_empty(),
-            "answered": self.searched.answerable || !needs_knowledge(judgement.intent),
+            "answered": self.answered(),
             "degraded": self.searched.degraded,
             "signals": self.searched.signals,
             "template": template,

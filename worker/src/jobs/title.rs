@@ -8,9 +8,7 @@ use shared::store::{StoreResult, messages};
 use tokio::sync::mpsc;
 
 use super::book::Book;
-use super::{
-    attempt, count, finish, give_up, is_last_round, paced, persist, put_back, unless_aborted,
-};
+use super::{ask, count, finish, give_up, paced, persist, put_back, unless_aborted};
 use crate::context::Context;
 use crate::prompt::{self, Turn};
 use crate::queue::{AbortReason, RunningJob};
@@ -18,6 +16,8 @@ use crate::upstream::{self, Answer, Call, Outcome};
 
 /// Messages that a title is made from.
 const MESSAGES: i64 = 4;
+/// A title says what there is; it invents little.
+const TEMPERATURE: f32 = 0.3;
 
 pub(super) async fn run(context: &Context, claim: &Claim, job: &RunningJob<'_>) {
     let call = match call(context, claim).await {
@@ -93,18 +93,13 @@ async fn call(context: &Context, claim: &Claim) -> StoreResult<Option<Call>> {
     if first.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Call {
-        messages: prompt::build_title(&first.into_iter().map(turn).collect::<Vec<_>>()),
-        max_tokens: prompt::TITLE_MAX_TOKENS,
-        temperature: 0.3,
-        user: shared::crypto::user_alias(claim.user_id),
-        session_id: claim.conversation_id,
-        request_id: claim.request_id.clone(),
-        traceparent: claim.traceparent.clone(),
-        round: attempt(claim),
-        is_last_round: is_last_round(claim),
-        time_left: claim.time_left,
-    }))
+    let messages = prompt::build_title(&first.into_iter().map(turn).collect::<Vec<_>>());
+    Ok(Some(ask::call(
+        claim,
+        messages,
+        prompt::TITLE_MAX_TOKENS,
+        TEMPERATURE,
+    )))
 }
 
 fn turn(message: Message) -> Turn {

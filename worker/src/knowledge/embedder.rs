@@ -8,6 +8,7 @@ use moka::future::Cache;
 use rust_decimal::Decimal;
 use shared::clock::Clock;
 use shared::domain::{EmbeddingProfile, Priority, estimate_tokens};
+use shared::figures::{Figure, Figures};
 use shared::id;
 use shared::redis::Redis;
 use shared::store::knowledge::usage;
@@ -77,6 +78,7 @@ pub struct Embedder {
     pacing: Pacing,
     db: Db,
     clock: Clock,
+    figures: Arc<Figures>,
 }
 
 /// The texts that wait to be embedded.
@@ -94,6 +96,7 @@ impl Embedder {
         db: Db,
         redis: Redis,
         clock: Clock,
+        figures: Arc<Figures>,
     ) -> Result<(Self, Texts), BuildError> {
         let (wishes, receiver) = mpsc::channel(WAITING);
         let pacing = PacingConfig {
@@ -117,6 +120,7 @@ impl Embedder {
             upstream: Embeddings::new(config, clock.clone())?,
             db,
             clock,
+            figures,
         };
         Ok((embedder, Texts(receiver)))
     }
@@ -125,6 +129,14 @@ impl Embedder {
     #[must_use]
     pub fn config(&self) -> &EmbeddingConfig {
         self.upstream.config()
+    }
+
+    /// How many vectors of questions are remembered, and the bytes they take.
+    pub async fn remembers(&self) -> (u64, u64) {
+        self.cache.run_pending_tasks().await;
+        let entries = self.cache.entry_count();
+        let dimension = u64::try_from(self.config().dimension).unwrap_or(0);
+        (entries, entries * dimension * 4)
     }
 
     /// The vector of a question; who asks the same at the same time shares one call, and who asks it again
@@ -141,6 +153,7 @@ impl Embedder {
         let folded = shared::knowledge::fold(text);
         let key = (profile.id, shared::crypto::sha256(&[folded.as_bytes()]));
         let mut outcome = "hit";
+        let began = Instant::now();
         let asked = self.cache.try_get_with(key, async {
             let hours = self.config().cache_ttl.as_secs_f64() / 3600.0;
             let known = remembered::find(&self.db, asker.user_id, profile.id, &key.1, hours).await;
@@ -159,6 +172,8 @@ impl Embedder {
             Err(_) => Err(Arc::new(late())),
         };
         metrics::counter!(shared::metrics::EMBEDDING_CACHE, "outcome" => outcome).increment(1);
+        self.figures
+            .note(Figure::EmbeddingCache, began.elapsed(), outcome == "miss");
         let entries = self.cache.entry_count();
         metrics::gauge!(shared::metrics::EMBEDDING_CACHE_ENTRIES).set(entries as f64);
         let bytes = entries * u64::try_from(profile.dimension).unwrap_or(0) * 4;
@@ -332,7 +347,7 @@ async fn embed(
         .embed(&call, &paced, |record| failed.push(record))
         .await;
     for record in &failed {
-        count(profile, record);
+        count(embedder, profile, record);
         if let Some(asker) = asker {
             book(embedder, profile, asker, record, 1.0).await;
         }
@@ -348,7 +363,7 @@ async fn hand_out(
     embedded: Embedded,
 ) {
     let Embedded { vectors, record } = embedded;
-    count(profile, &record);
+    count(embedder, profile, &record);
     let all: u32 = batch.iter().map(|wish| wish.tokens.max(1)).sum();
     let mut shares: Vec<(Asker, f64)> = Vec::new();
     for wish in &batch {
@@ -379,7 +394,7 @@ fn part(cost: Option<Decimal>, share: f64) -> Option<Decimal> {
     Some((cost? * Decimal::try_from(share).ok()?).round_dp(12))
 }
 
-fn count(profile: &EmbeddingProfile, record: &EmbeddingRecord) {
+fn count(embedder: &Embedder, profile: &EmbeddingProfile, record: &EmbeddingRecord) {
     let status = record.error.map_or("completed", ErrorClass::as_str);
     metrics::counter!(shared::metrics::EMBEDDING_REQUESTS, "model" => profile.model.clone(), "status" => status).increment(1);
     let took = (record.finished_at - record.started_at)
@@ -387,6 +402,11 @@ fn count(profile: &EmbeddingProfile, record: &EmbeddingRecord) {
         .max(0.0);
     metrics::histogram!(shared::metrics::EMBEDDING_DURATION, "model" => profile.model.clone())
         .record(took);
+    embedder.figures.note(
+        Figure::Embedding,
+        Duration::from_secs_f64(took),
+        record.error.is_some(),
+    );
 }
 
 /// Books a call, or somebody's part of one.

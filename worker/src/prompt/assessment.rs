@@ -53,9 +53,9 @@ pub(super) fn results(data: &AssessmentData) -> Option<String> {
     Some(within_tokens(&text, MAX_RESULTS_TOKENS).to_owned())
 }
 
-/// The language to speak: that of what the person wrote last, or that of the assessment.
+/// The language to speak: that of what the person wrote last, that of the assessment, or this one.
 #[must_use]
-pub fn language(context_data: &Value, turns: &[Turn]) -> Language {
+pub fn language(context_data: &Value, turns: &[Turn], default: Language) -> Language {
     let said = turns
         .iter()
         .rev()
@@ -64,5 +64,5 @@ pub fn language(context_data: &Value, turns: &[Turn]) -> Language {
         .take(LISTENED_TO)
         .find_map(|turn| Language::detect(&turn.content));
     let known = || Language::of_tag(context_data.pointer("/assessment/language")?.as_str()?);
-    heard.or_else(known).unwrap_or_default()
+    heard.or_else(known).unwrap_or(default)
 }

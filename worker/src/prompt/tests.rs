@@ -376,7 +376,7 @@ fn the_results_come_first_and_leave_room_for_what_the_client_stored() {
 }
 
 #[test]
-fn the_language_is_that_of_the_newest_message_or_of_the_assessment() {
+fn the_language_is_that_of_the_newest_message_or_of_the_assessment_or_the_platforms() {
     let known = serde_json::json!({ "assessment": { "language": "en" } });
     let said = |texts: &[&str]| -> Vec<Turn> {
         texts
@@ -386,13 +386,17 @@ fn the_language_is_that_of_the_newest_message_or_of_the_assessment() {
     };
     let english = said(&["Bagaimana dengan saya?", "What do you think of it?"]);
     assert_eq!(
-        language(&serde_json::json!({}), &english),
+        language(&serde_json::json!({}), &english, Language::Indonesian),
         Language::English
     );
     let indonesian = said(&["What do you think?", "Bagaimana dengan saya?", "ok"]);
-    assert_eq!(language(&known, &indonesian), Language::Indonesian);
-    assert_eq!(language(&known, &said(&["ok"])), Language::English);
-    assert_eq!(language(&serde_json::json!({}), &[]), Language::Indonesian);
+    let default = Language::English;
+    assert_eq!(language(&known, &indonesian, default), Language::Indonesian);
+    let default = Language::Indonesian;
+    assert_eq!(language(&known, &said(&["ok"]), default), Language::English);
+    for default in [Language::Indonesian, Language::English] {
+        assert_eq!(language(&serde_json::json!({}), &[], default), default);
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::measure::measure;
 use crate::context::Context;
+use crate::figures;
 
 /// Rows repaired in one pass.
 const BATCH: i64 = 500;
@@ -158,6 +159,9 @@ async fn follow_up(context: &Context, pass: Pass) {
         let Some(code) = expired.failed else { continue };
         metrics::counter!(shared::metrics::DEAD_LETTERS, "kind" => expired.kind.as_str())
             .increment(1);
+        let accepted_at = figures::accepted_at(expired.id, context.clock.now());
+        let is_support = expired.kind == GenerationKind::Support;
+        figures::reply_ended(context, expired.kind, is_support, accepted_at, true);
         if expired.kind == GenerationKind::Title {
             continue;
         }

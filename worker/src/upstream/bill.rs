@@ -52,14 +52,15 @@ struct Data<'a> {
     model: Option<String>,
 }
 
-/// Asks what the call with this id of the upstream cost; none while it does not know.
+/// Asks what the call with this id of the upstream cost, with the key that made it: another account may not
+/// know of it. None while the upstream does not know.
 ///
 /// # Errors
 /// When there is no answer that could be read; the text is for the log.
-pub async fn bill(client: &Client, upstream_id: &str) -> Result<Option<Bill>, String> {
+pub async fn bill(client: &Client, upstream_id: &str, key: &str) -> Result<Option<Bill>, String> {
     let mut url = endpoint(&client.config().base_url, "generation");
     url.query_pairs_mut().append_pair("id", upstream_id);
-    let (status, body) = tokio::time::timeout(PATIENCE, client.get(url, MAX_BYTES))
+    let (status, body) = tokio::time::timeout(PATIENCE, client.get(url, Some(key), MAX_BYTES))
         .await
         .map_err(|_| "no answer in time".to_owned())??;
     match status.as_u16() {

@@ -165,7 +165,7 @@ impl Client {
     /// What went wrong, for the log.
     pub(super) async fn read(&self, path: &str, max_bytes: usize) -> Result<Vec<u8>, String> {
         match self
-            .get(endpoint(&self.config.base_url, path), max_bytes)
+            .get(endpoint(&self.config.base_url, path), None, max_bytes)
             .await?
         {
             (status, body) if status.is_success() => Ok(body),
@@ -173,17 +173,21 @@ impl Client {
         }
     }
 
-    /// Reads what the upstream answers there, of at most `max_bytes`; nothing of what is no success.
+    /// Reads what the upstream answers there to the key of this label, or to one that works where there is none;
+    /// of at most `max_bytes`, and nothing of what is no success.
     ///
     /// # Errors
     /// What went wrong, for the log.
     pub(super) async fn get(
         &self,
         url: Url,
+        key: Option<&str>,
         max_bytes: usize,
     ) -> Result<(StatusCode, Vec<u8>), String> {
         let mut request = self.http.get(url);
-        if let Some(value) = self.keys.any().as_deref().and_then(bearer) {
+        let key = key.and_then(|label| self.keys.labelled(label));
+        let key = key.or_else(|| self.keys.any());
+        if let Some(value) = key.as_deref().and_then(bearer) {
             request = request.header(AUTHORIZATION, value);
         }
         let failed = |error: reqwest::Error| transport(&error).detail;

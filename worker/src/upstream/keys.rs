@@ -130,6 +130,11 @@ impl Keys {
         self.choose(true, Instant::now()).or_else(first)
     }
 
+    /// The key of this label, whatever was refused to it.
+    pub(super) fn labelled(&self, label: &str) -> Option<Arc<Key>> {
+        self.read().iter().find(|key| key.label == label).cloned()
+    }
+
     /// The first key that was not refused for this kind of model.
     pub(super) fn choose(&self, free_model: bool, now: Instant) -> Option<Arc<Key>> {
         let keys = self.read();

@@ -14,7 +14,9 @@ mod broker;
 #[path = "../common/mod.rs"]
 mod common;
 mod dead;
+mod dlq;
 mod events;
+mod postgres;
 mod publisher;
 #[path = "../notifications/receiver.rs"]
 #[expect(dead_code, reason = "these tests use their own part of it")]
@@ -36,7 +38,7 @@ pub(crate) struct Consuming {
     pub(crate) exchange: String,
     pub(crate) queue: String,
     pub(crate) publisher: Publisher,
-    _worker: TestWorker,
+    pub(crate) worker: Option<TestWorker>,
 }
 
 impl Consuming {
@@ -48,24 +50,29 @@ impl Consuming {
         let (exchange, queue) = (format!("test-{name}"), format!("events-{name}"));
         let publisher = Publisher::start(&url, &exchange)?;
         let fleet = Fleet::new().await;
-        let own = [
-            ("RABBITMQ_URL", url.as_str()),
-            ("INBOUND_ENABLED", "true"),
-            ("EXCHANGE_NAME", &exchange),
-            ("CHAT_QUEUE_NAME", &queue),
-        ];
-        let settings: Vec<_> = own.iter().chain(settings).copied().collect();
-        let worker = fleet.worker_with("consumer", &settings);
-        let consuming = Self {
+        let mut consuming = Self {
             fleet,
             url,
             exchange,
             queue,
             publisher,
-            _worker: worker,
+            worker: None,
         };
+        consuming.start(settings);
         consuming.until_declared().await;
         Some(consuming)
+    }
+
+    /// Starts the worker that consumes.
+    pub(crate) fn start(&mut self, settings: &[(&'static str, &str)]) {
+        let own = [
+            ("RABBITMQ_URL", self.url.as_str()),
+            ("INBOUND_ENABLED", "true"),
+            ("EXCHANGE_NAME", &self.exchange),
+            ("CHAT_QUEUE_NAME", &self.queue),
+        ];
+        let settings: Vec<_> = own.iter().chain(settings).copied().collect();
+        self.worker = Some(self.fleet.worker_with("consumer", &settings));
     }
 
     /// What is published before the queue is bound goes nowhere.

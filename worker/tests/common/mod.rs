@@ -76,7 +76,11 @@ impl Drop for TestWorker {
 
 impl Fleet {
     pub(crate) async fn new() -> Self {
-        let env = TestEnv::new().await;
+        Self::of(TestEnv::new().await).await
+    }
+
+    /// One on servers of the test's choice.
+    pub(crate) async fn of(env: TestEnv) -> Self {
         Self {
             api: env.db(ServingRole::Api),
             redis: env.redis(),
@@ -326,7 +330,7 @@ impl Fleet {
         zero(
             "a message has two live replies",
             "SELECT count(*) FROM (SELECT parent_message_id FROM chat.messages WHERE sender_type = 'assistant'
-               AND superseded_by IS NULL GROUP BY 1 HAVING count(*) > 1) x",
+               AND superseded_by IS NULL AND parent_message_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1) x",
         )
         .await;
         zero(

@@ -52,6 +52,8 @@ pub(crate) struct Options {
 struct Access {
     port: u16,
     token: String,
+    /// The same person as an administrator.
+    admin: String,
     /// The variables of the processes.
     env: Vec<(String, String)>,
 }
@@ -149,7 +151,8 @@ impl Stack {
         }
         Ok(Access {
             port,
-            token: token(secrets)?,
+            token: token(secrets, Role::User)?,
+            admin: token(secrets, Role::Admin)?,
             env,
         })
     }
@@ -270,7 +273,8 @@ impl Stack {
             .args(args)
             .envs(access.env.iter().map(|(name, value)| (name, value)))
             .env("BALAS_URL", format!("http://127.0.0.1:{}", access.port))
-            .env("BALAS_TOKEN", &access.token);
+            .env("BALAS_TOKEN", &access.token)
+            .env("BALAS_ADMIN_TOKEN", &access.admin);
         let status = process::run_while(&mut command, &project.interrupt, || self.tend_once())?;
         Ok(process::exit_code(status))
     }
@@ -364,12 +368,12 @@ fn load_sample(
 }
 
 /// A token for the user that `up` keeps.
-fn token(secrets: &Secrets) -> anyhow::Result<String> {
+fn token(secrets: &Secrets, role: Role) -> anyhow::Result<String> {
     let issued_at = clock::unix_seconds();
     let claims = Claims {
         user: secrets.user,
         tier: Tier::Premium,
-        role: Role::User,
+        role,
         issued_at,
         expires_at: issued_at + TOKEN_TTL,
     };
@@ -385,7 +389,7 @@ fn greet(project: &Project, access: &Access, stack: &Stack) {
         .map(|process| format!("{} is process {}", process.name(), process.id()))
         .collect();
     let logs = project.local.join("logs").display().to_string();
-    ui::result(&greeting(access.port, &access.token, &logs));
+    ui::result(&greeting(access, &logs));
     if !workers.is_empty() {
         ui::result(&format!(
             "\n  {}: `kill -9` one mid-sentence and watch the reply go on.",
@@ -398,11 +402,15 @@ fn greet(project: &Project, access: &Access, stack: &Stack) {
     ui::result("\n  Ctrl-C stops everything and keeps the data; `cargo xtask reset` deletes it.\n");
 }
 
-fn greeting(port: u16, token: &str, logs: &str) -> String {
+fn greeting(access: &Access, logs: &str) -> String {
+    let Access {
+        port, token, admin, ..
+    } = access;
     let api = format!("http://127.0.0.1:{port}/api/chat/conversations");
     format!(
         r#"
   Console   http://127.0.0.1:{port}/#token={token}
+  Knowledge http://127.0.0.1:{port}/knowledge#token={admin}
   API docs  http://127.0.0.1:{port}/docs
   Logs      {logs}
 
@@ -415,11 +423,18 @@ ID=$(curl -sS "{api}" -H "Authorization: Bearer $TOKEN" -H 'Content-Type: applic
 
 #[cfg(test)]
 mod tests {
-    use super::greeting;
+    use super::{Access, greeting};
 
     #[test]
     fn the_greeting_names_the_port_and_the_token_everywhere() {
-        let text = greeting(8099, "a.b.c", "/logs");
+        let access = Access {
+            port: 8099,
+            token: "a.b.c".to_owned(),
+            admin: "d.e.f".to_owned(),
+            env: Vec::new(),
+        };
+        let text = greeting(&access, "/logs");
+        assert!(text.contains("http://127.0.0.1:8099/knowledge#token=d.e.f"));
         assert!(text.contains("http://127.0.0.1:8099/#token=a.b.c"));
         assert!(text.contains("\nTOKEN=a.b.c\n"));
         assert!(text.contains("'Prefer: wait=30'"));

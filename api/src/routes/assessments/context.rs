@@ -8,10 +8,11 @@ use shared::store::{assessments, conversations};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{fetched, not_found, push};
+use super::{fetched, not_found, push, register};
 use crate::app::AppState;
 use crate::error::{Code, Problem, Result};
-use crate::extract::{Json, Path, User};
+use crate::extract::{Json, Path, Speaks, User};
+use crate::routes::LanguageHeader;
 use crate::routes::conversation::not_found as no_conversation;
 
 /// The assessment whose results are wanted.
@@ -32,7 +33,7 @@ pub(in crate::routes) struct ContextAdded {
 /// Gives the conversation the results of an assessment, for its replies from now on.
 #[utoipa::path(
     post, path = "/api/chat/conversations/{conversation_id}/context/assessment", operation_id = "add_assessment_context",
-    tag = "assessments", params(("conversation_id" = Uuid, Path)), request_body = AddContext,
+    tag = "assessments", params(("conversation_id" = Uuid, Path), LanguageHeader), request_body = AddContext,
     responses(
         (status = 200, body = ContextAdded),
         (status = 404, description = "conversation_not_found assessment_not_found"),
@@ -43,6 +44,7 @@ pub(in crate::routes) async fn add(
     State(app): State<AppState>,
     User(user): User,
     Path(conversation_id): Path<Uuid>,
+    Speaks(speaks): Speaks,
     Json(body): Json<AddContext>,
 ) -> Result<axum::Json<ContextAdded>> {
     let mut tx = app.db.user(user.id).await?;
@@ -52,8 +54,7 @@ pub(in crate::routes) async fn add(
     let data = fetched(&app, user.id, body.assessment_id, false).await?;
     let clock = &app.gate.clock;
     let mut tx = app.db.user(user.id).await?;
-    let registered =
-        assessments::register(&mut tx, clock, body.assessment_id, data.as_ref(), None).await?;
+    let registered = register(&app, &mut tx, body.assessment_id, data.as_ref(), speaks).await?;
     let assessment = registered.ok_or_else(not_found)?.assessment;
     let Some(data) = assessment.data.clone() else {
         return Err(Problem::of(Code::ResultsUnavailable));

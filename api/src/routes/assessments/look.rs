@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::not_found;
 use crate::app::AppState;
 use crate::error::{Code, Problem, Result};
-use crate::extract::{Path, User, UserOrInternal};
+use crate::extract::{Path, Speaks, User, UserOrInternal};
+use crate::routes::LanguageHeader;
 use crate::routes::conversation::not_found as no_conversation;
 
 /// Messages that are shown with a conversation.
@@ -119,13 +120,14 @@ pub(in crate::routes) struct Suggestions {
 /// Questions that fit the results and what was spoken of so far.
 #[utoipa::path(
     get, path = "/api/chat/conversations/{conversation_id}/suggestions", operation_id = "suggestions", tag = "assessments",
-    params(("conversation_id" = Uuid, Path)),
+    params(("conversation_id" = Uuid, Path), LanguageHeader),
     responses((status = 200, body = Suggestions), (status = 404, description = "conversation_not_found"))
 )]
 pub(in crate::routes) async fn suggestions_for(
     State(app): State<AppState>,
     User(user): User,
     Path(conversation_id): Path<Uuid>,
+    Speaks(speaks): Speaks,
 ) -> Result<axum::Json<Suggestions>> {
     let mut tx = app.db.user(user.id).await?;
     let found = assessments::covered_by(&mut tx, conversation_id).await?;
@@ -136,7 +138,10 @@ pub(in crate::routes) async fn suggestions_for(
     // The language of what the person writes, before that of the assessment.
     let written = said.last().and_then(|text| Language::detect(text));
     let known = assessment.map(|assessment| assessment.spoken());
-    let language = written.or(known).unwrap_or_default();
+    let language = written
+        .or(known)
+        .or(speaks)
+        .unwrap_or(app.gate.config.platform.language);
     let said: Vec<&str> = said.iter().map(String::as_str).collect();
     Ok(axum::Json(Suggestions {
         suggestions: suggestions(&data, language, &said),

@@ -7,12 +7,12 @@ pub(super) mod start;
 use std::time::Duration;
 
 use platform::Missing;
-use shared::domain::assessment::AssessmentData;
+use shared::domain::assessment::{AssessmentData, Language, Spoken};
 use shared::domain::{Event, Priority, Tier};
 use shared::models::Model;
 use shared::queue;
 use shared::store::UserTx;
-use shared::store::assessments::{self, Prepared};
+use shared::store::assessments::{self, Prepared, Registered};
 use shared::store::generations::{NewGeneration, WELCOME_DEADLINE};
 use uuid::Uuid;
 
@@ -47,6 +47,28 @@ async fn fetched(
         Err(Missing::NotFound) if known.is_none() && !is_trusted => Err(not_found()),
         Err(_) => Ok(None),
     }
+}
+
+/// Notes what is known of an assessment, locks it, and finds out which language its person speaks, with
+/// what their client asks for. None when it is somebody else's.
+async fn register(
+    app: &AppState,
+    tx: &mut UserTx,
+    assessment_id: Uuid,
+    data: Option<&AssessmentData>,
+    client: Option<Language>,
+) -> Result<Option<Registered>> {
+    let clock = &app.gate.clock;
+    let registered = assessments::register(tx, clock, assessment_id, data, None).await?;
+    let Some(mut registered) = registered else {
+        return Ok(None);
+    };
+    let spoken = Spoken {
+        client,
+        ..app.gate.config.platform.spoken()
+    };
+    assessments::listen(tx, &mut registered, spoken).await?;
+    Ok(Some(registered))
 }
 
 /// The work of a welcome.

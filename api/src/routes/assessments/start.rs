@@ -12,17 +12,17 @@ use shared::store::{UserTx, generations, messages};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{common_chain, fetched, not_found, reserve, tell, welcome};
+use super::{common_chain, fetched, not_found, register, reserve, tell, welcome};
 use crate::app::AppState;
 use crate::error::{Checks, Result};
-use crate::extract::{Correlation, Idempotent, Internal, Json, Path, Prefer, User};
+use crate::extract::{Correlation, Idempotent, Internal, Json, Path, Prefer, Speaks, User};
 use crate::limits;
 use crate::routes::conversations::check;
 use crate::routes::creation::{Begun, begin};
 use crate::routes::model;
 use crate::routes::reply;
 use crate::routes::view::Answer;
-use crate::routes::{IdempotencyHeader, PreferHeader};
+use crate::routes::{IdempotencyHeader, LanguageHeader, PreferHeader};
 
 /// Messages among which the welcome is looked for.
 const FIRST_MESSAGES: i64 = 5;
@@ -64,7 +64,7 @@ pub(in crate::routes) struct Started {
 /// Starts the conversation about an assessment, or gives the one that there is.
 #[utoipa::path(
     post, path = "/api/chat/conversations/from-assessment", operation_id = "start_from_assessment", tag = "assessments",
-    params(IdempotencyHeader, PreferHeader), request_body = FromAssessment,
+    params(IdempotencyHeader, PreferHeader, LanguageHeader), request_body = FromAssessment,
     responses(
         (status = 201, body = Started, headers(("Location" = String, description = "The conversation."))),
         (status = 404, description = "assessment_not_found"),
@@ -79,6 +79,7 @@ pub(in crate::routes) async fn from_assessment(
     User(user): User,
     prefer: Prefer,
     correlation: Correlation,
+    Speaks(speaks): Speaks,
     request: Idempotent<FromAssessment>,
 ) -> Result<Response> {
     let body = &request.body;
@@ -105,7 +106,7 @@ pub(in crate::routes) async fn from_assessment(
     let budget = creation.budget();
     let clock = &app.gate.clock;
     let tx = creation.tx(&app).await?;
-    let registered = assessments::register(tx, clock, assessment_id, data.as_ref(), None).await?;
+    let registered = register(&app, tx, assessment_id, data.as_ref(), speaks).await?;
     let registered = registered.ok_or_else(|| budget.on(not_found()))?;
     let wish = Preparing {
         title: body.title.as_deref(),
@@ -230,8 +231,8 @@ pub(in crate::routes) async fn auto_initialize(
     app.backlog.admit(work.priority)?;
     let clock = &app.gate.clock;
     let mut tx = app.db.user(user_id).await?;
-    let registered =
-        assessments::register(&mut tx, clock, assessment_id, data.as_ref(), None).await?;
+    // Another service asks, whose language is not the person's.
+    let registered = register(&app, &mut tx, assessment_id, data.as_ref(), None).await?;
     let registered = registered.ok_or_else(not_found)?;
     let wish = Preparing {
         title: None,
@@ -271,7 +272,7 @@ pub(in crate::routes) struct Initializing {
 /// Prepares the conversation of one's own assessment, for when no event came.
 #[utoipa::path(
     post, path = "/api/chat/assessment/{assessment_id}/initialize", operation_id = "initialize_assessment", tag = "assessments",
-    params(("assessment_id" = Uuid, Path), IdempotencyHeader), request_body = Initialize,
+    params(("assessment_id" = Uuid, Path), IdempotencyHeader, LanguageHeader), request_body = Initialize,
     responses(
         (status = 202, body = Initializing),
         (status = 404, description = "assessment_not_found"),
@@ -286,6 +287,7 @@ pub(in crate::routes) async fn initialize(
     User(user): User,
     Path(assessment_id): Path<Uuid>,
     correlation: Correlation,
+    Speaks(speaks): Speaks,
     request: Idempotent<Initialize>,
 ) -> Result<Response> {
     let source = request.body.trigger_source.as_deref().unwrap_or_default();
@@ -304,7 +306,7 @@ pub(in crate::routes) async fn initialize(
     let budget = creation.budget();
     let clock = &app.gate.clock;
     let tx = creation.tx(&app).await?;
-    let registered = assessments::register(tx, clock, assessment_id, data.as_ref(), None).await?;
+    let registered = register(&app, tx, assessment_id, data.as_ref(), speaks).await?;
     let registered = registered.ok_or_else(|| budget.on(not_found()))?;
     let wish = Preparing {
         title: None,

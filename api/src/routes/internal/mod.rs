@@ -3,6 +3,7 @@
 pub(super) mod dead_letters;
 pub(super) mod dead_notifications;
 pub(super) mod queues;
+pub(super) mod stats;
 pub(super) mod support;
 pub(super) mod usage;
 pub(super) mod workers;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::domain::SupportState;
 use shared::store::audit::{Entry, note};
+use shared::store::learning::proposals;
 use shared::store::{UserTx, conversations, support as store};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -163,7 +164,8 @@ pub(in crate::routes) async fn give_back(
     leave(&app, &correlation, user_id, id, state, note).await
 }
 
-/// The matter is settled. Another message begins anew, with the assistant.
+/// The matter is settled. Another message begins anew, with the assistant. What was answered is proposed to the
+/// editors of the knowledge base as an entry.
 #[utoipa::path(
     post, path = "/internal/support/{conversation_id}/resolve", operation_id = "resolve_support", tag = "internal",
     params(("conversation_id" = Uuid, Path)), request_body = Resolve,
@@ -198,6 +200,10 @@ async fn leave(
     let mut tx = app.db.user(user_id).await?;
     if !store::leave(&mut tx, id, state, text).await? {
         return Err(not_held(&mut tx, id).await);
+    }
+    if state == SupportState::Resolved {
+        let resolution = text.unwrap_or_default();
+        proposals::propose(&mut tx, &app.gate.clock, id, resolution).await?;
     }
     let action = format!("support.{state}");
     audit(app, &mut tx, correlation, &action, id, &json!({})).await?;

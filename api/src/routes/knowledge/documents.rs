@@ -31,7 +31,7 @@ const MAX_FIELD: usize = 20_000;
 pub(crate) struct WriteEntry {
     /// Where it belongs to; `default` without one, and where it was on a replacement.
     #[schema(nullable = false)]
-    collection: Option<String>,
+    pub(super) collection: Option<String>,
     /// Where in the application it happens.
     #[serde(default)]
     #[schema(required = false)]
@@ -226,7 +226,13 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn queue(app: &AppState, tx: &mut UserTx, collection: &str, text: EntryText) -> Result<Uuid> {
+/// Queues an entry, as an ingestion of one row.
+pub(super) async fn queue(
+    app: &AppState,
+    tx: &mut UserTx,
+    collection: &str,
+    text: EntryText,
+) -> Result<Uuid> {
     let id = shared::id::new(app.gate.clock.now());
     ingestions::begin(tx, id, None).await?;
     ingestions::stage(tx, id, &[StagedRow::new(1, text)], &[]).await?;
@@ -241,7 +247,8 @@ async fn queue(app: &AppState, tx: &mut UserTx, collection: &str, text: EntryTex
     Ok(id)
 }
 
-fn check(entry: WriteEntry) -> Result<EntryText> {
+/// The text of an entry, if it may be one.
+pub(super) fn check(entry: WriteEntry) -> Result<EntryText> {
     let text = EntryText {
         menu: clean(&entry.menu),
         issue: clean(&entry.issue),

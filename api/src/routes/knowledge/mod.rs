@@ -1,9 +1,11 @@
 //! `/api/chat/knowledge`: the help desk's knowledge base, for administrators.
 
 pub(super) mod documents;
+pub(super) mod gaps;
 pub(super) mod ingestions;
 mod once;
 pub(super) mod progress;
+pub(super) mod proposals;
 pub(super) mod reindex;
 pub(super) mod search;
 pub(super) mod synonyms;

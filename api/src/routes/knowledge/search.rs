@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
+use shared::figures::Figure;
 use shared::knowledge::{Searched, ask, search};
 use shared::store::knowledge::profiles;
 use utoipa::IntoParams;
@@ -82,5 +83,7 @@ pub(crate) async fn find(
     let degraded = if found.degraded { "true" } else { "false" };
     metrics::histogram!(shared::metrics::KNOWLEDGE_SEARCH_DURATION, "degraded" => degraded)
         .record(began.elapsed().as_secs_f64());
+    app.figures
+        .note(Figure::Search, began.elapsed(), found.degraded);
     Ok(Json(found))
 }

@@ -14,6 +14,31 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// Who says which language a person speaks; who comes later knows it better.
+    pub enum LanguageSource {
+        /// Nobody: it is the platform's.
+        Default = "default",
+        /// The description, which the analysis has written for the person.
+        Description = "description",
+        /// The person's browser, in `Accept-Language`.
+        Client = "client",
+        /// What the person wrote.
+        Words = "words",
+        /// The person's profile.
+        Profile = "profile",
+    }
+}
+
+/// What is known of a person's language besides the assessment and what they wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Spoken {
+    /// What the person's browser asks for.
+    pub client: Option<Language>,
+    /// The platform's.
+    pub default: Language,
+}
+
 /// Words that nearly every sentence has one of, and that mean nothing in the other language.
 const INDONESIAN: &[&str] = &[
     "yang",
@@ -104,6 +129,27 @@ impl Language {
             "en" | "english" => Some(Self::English),
             _ => None,
         }
+    }
+
+    /// The first of the languages that somebody would rather read, as `Accept-Language` lists them;
+    /// none where neither is among them.
+    #[must_use]
+    pub fn accepted(header: &str) -> Option<Self> {
+        let mut best: Option<(Self, f32)> = None;
+        for range in header.split(',') {
+            let mut parts = range.split(';');
+            let language = Self::of_tag(parts.next().unwrap_or_default());
+            let quality =
+                parts.find_map(|part| part.trim().strip_prefix("q=")?.trim().parse().ok());
+            let quality: f32 = quality.unwrap_or(1.0);
+            let Some(language) = language.filter(|_| quality > 0.0) else {
+                continue;
+            };
+            if best.is_none_or(|(_, other)| quality > other) {
+                best = Some((language, quality));
+            }
+        }
+        best.map(|(language, _)| language)
     }
 
     /// One of two texts.

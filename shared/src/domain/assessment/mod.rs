@@ -11,11 +11,12 @@ mod suggestions;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod truth;
 mod welcome;
 mod words;
 
 pub use data::{AssessmentData, Interest, Trait, ranked};
-pub use language::Language;
+pub use language::{Language, LanguageSource, Spoken};
 pub use read::{MAX_PERSONA_BYTES, Wrong};
 pub use stage::{Stage, StageAction, StageNotice};
 pub use suggestions::{MAX_SUGGESTIONS, MIN_SUGGESTIONS, suggestions};

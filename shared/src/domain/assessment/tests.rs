@@ -118,7 +118,7 @@ fn suggestions_speak_of_the_results_and_make_room_for_new_ones() {
     Which careers would let me research and analyse?
     Which hands-on or technical careers would suit me?
     What does my high score in openness mean for my working life?
-    How do I handle work that asks for more neuroticism than I have?
+    Where is my calm under pressure worth most at work?
     How can I make more of my strength “curiosity” at work?
     What could help me develop “prudence”?
     Which career paths fit my results best?
@@ -166,15 +166,17 @@ fn the_composed_welcome_is_true_of_the_scores() {
 fn a_models_welcome_gets_what_it_left_out_and_nothing_else() {
     let data = read(&example());
     let whole = "You are Investigative (92) and high in openness. One? Two? Three?";
-    assert_eq!(finished_welcome(whole, &data, Language::English), whole);
-    let poor = finished_welcome(" Hi there. ", &data, Language::English);
+    let finished = |text, data: &AssessmentData| finished_welcome(text, data, Language::English);
+    assert_eq!(finished(whole, &data).as_deref(), Some(whole));
+    let poor = finished(" Hi there. ", &data).unwrap();
     assert!(poor.starts_with("Hi there.\n\nWhat stands out"), "{poor}");
     assert!(
         poor.contains("Investigative (92)") && poor.contains("\n3. "),
         "{poor}"
     );
-    let unknown = finished_welcome("Hi? Hi? Hi?", &AssessmentData::default(), Language::English);
-    assert_eq!(unknown, "Hi? Hi? Hi?");
+    let unknown = finished("Hi? Hi? Hi?", &AssessmentData::default());
+    assert_eq!(unknown.as_deref(), Some("Hi? Hi? Hi?"));
+    assert_eq!(finished("You are Investigative (29).", &data), None);
 }
 
 #[test]
@@ -298,5 +300,20 @@ proptest! {
         let written = serde_json::to_value(&data).unwrap();
         let again = AssessmentData::read(&written);
         prop_assert_eq!(again.as_ref(), Ok(&data));
+    }
+}
+
+#[test]
+fn the_language_that_is_liked_best_is_taken_of_those_that_are_spoken() {
+    for (header, language) in [
+        ("id-ID,id;q=0.9,en;q=0.8", Some(Language::Indonesian)),
+        ("fr, en-GB;q=0.7, id;q=0.3", Some(Language::English)),
+        ("en;q=0.2, in;q=0.9", Some(Language::Indonesian)),
+        ("id;q=0, en;q=0.1", Some(Language::English)),
+        ("fr-FR, *;q=0.5", None),
+        ("", None),
+        (";;q=x,,", None),
+    ] {
+        assert_eq!(Language::accepted(header), language, "{header}");
     }
 }

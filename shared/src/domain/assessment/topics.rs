@@ -123,6 +123,14 @@ fn of_strong_trait(one: Trait, language: Language) -> Topic {
 fn of_weak_trait(one: Trait, language: Language) -> Topic {
     let words = words::one_trait(one);
     let name = words.in_language(language);
+    if one == Trait::Neuroticism {
+        // Little of it is what work asks for.
+        let question = language.choose(
+            "Where is my calm under pressure worth most at work?",
+            "Di pekerjaan apa ketenangan saya di bawah tekanan paling berharga?",
+        );
+        return Topic::new(question, &[words.english, words.indonesian]);
+    }
     let question = language.choose(
         format!("How do I handle work that asks for more {name} than I have?"),
         format!(

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::truth::has_false_score;
 use super::words;
 use super::{AssessmentData, Language, suggestions};
 
@@ -73,9 +74,12 @@ pub fn composed_welcome(data: &AssessmentData, language: Language, name: Option<
 }
 
 /// A model's welcome with what it left out: two insights at least where the results give any, and
-/// three questions.
+/// three questions. None where it tells scores that the person does not have.
 #[must_use]
-pub fn finished_welcome(text: &str, data: &AssessmentData, language: Language) -> String {
+pub fn finished_welcome(text: &str, data: &AssessmentData, language: Language) -> Option<String> {
+    if has_false_score(text, data) {
+        return None;
+    }
     let mut text = text.trim().to_owned();
     let named = |word: &str| !word.is_empty() && text.to_lowercase().contains(&word.to_lowercase());
     let interest = data
@@ -117,7 +121,7 @@ pub fn finished_welcome(text: &str, data: &AssessmentData, language: Language) -
             let _ = write!(text, "\n{}. {question}", number + 1);
         }
     }
-    text
+    Some(text)
 }
 
 fn insights(data: &AssessmentData, language: Language) -> Vec<String> {

@@ -3,15 +3,29 @@
 //! **Rule:** whoever changes an assessment or its conversation has locked the assessment's row before
 //! ([`register`]), so that an event, its repetition and a request that come together do the work once.
 
+macro_rules! assessment_query {
+    ($tail:literal $(, $arg:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT a.id, a.user_id, a.conversation_id, a.stage AS "stage: Stage",
+                      a.data AS "data: Json<AssessmentData>", a.language AS "language: Language",
+                      a.language_from AS "language_from: LanguageSource", a.welcome_id, a.assessed_at, a.created_at
+               FROM chat.assessments a "# + $tail $(, $arg)*
+        )
+    };
+}
+
 mod context;
+mod language;
 mod prepare;
 mod stages;
 mod sweep;
 
 pub use context::{add_context, covered_by, messages_of};
+pub use language::listen;
 pub use prepare::{Prepared, Preparing, Welcome, conversation_of, learn, prepare};
 pub use stages::{Reached, advance};
-pub use sweep::{Stranded, compose, ready, stranded};
+pub use sweep::{Stranded, TakenOver, lock_of_welcome, ready, stranded, take_over};
 
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -19,7 +33,7 @@ use uuid::Uuid;
 
 use super::{StoreResult, UserTx};
 use crate::clock::Clock;
-use crate::domain::assessment::{AssessmentData, Language, Stage};
+use crate::domain::assessment::{AssessmentData, Language, LanguageSource, Stage};
 use crate::id;
 
 /// What is known of an assessment.
@@ -37,6 +51,8 @@ pub struct Assessment {
     pub data: Option<AssessmentData>,
     /// The person's language, as far as it is known.
     pub language: Option<Language>,
+    /// Who says so; a version that only heard of profiles has not noted it.
+    pub language_from: Option<LanguageSource>,
     /// The generation of the welcome.
     pub welcome_id: Option<Uuid>,
     /// When the person took it.
@@ -65,6 +81,13 @@ impl Assessment {
         self.language.or_else(described).unwrap_or_default()
     }
 
+    /// Who knows the language.
+    #[must_use]
+    pub fn language_source(&self) -> Option<LanguageSource> {
+        self.language?;
+        Some(self.language_from.unwrap_or(LanguageSource::Profile))
+    }
+
     /// The results; empty where none are known.
     #[must_use]
     pub fn results(&self) -> AssessmentData {
@@ -79,6 +102,7 @@ struct Row {
     stage: Option<Stage>,
     data: Option<Json<AssessmentData>>,
     language: Option<Language>,
+    language_from: Option<LanguageSource>,
     welcome_id: Option<Uuid>,
     assessed_at: Option<OffsetDateTime>,
     created_at: OffsetDateTime,
@@ -93,23 +117,12 @@ impl From<Row> for Assessment {
             stage: row.stage,
             data: row.data.map(|data| data.0),
             language: row.language,
+            language_from: row.language_from,
             welcome_id: row.welcome_id,
             assessed_at: row.assessed_at,
             created_at: row.created_at,
         }
     }
-}
-
-macro_rules! assessment_query {
-    ($tail:literal $(, $arg:expr)* $(,)?) => {
-        sqlx::query_as!(
-            Row,
-            r#"SELECT a.id, a.user_id, a.conversation_id, a.stage AS "stage: Stage",
-                      a.data AS "data: Json<AssessmentData>", a.language AS "language: Language", a.welcome_id,
-                      a.assessed_at, a.created_at
-               FROM chat.assessments a "# + $tail $(, $arg)*
-        )
-    };
 }
 
 /// One assessment of the person.
@@ -162,7 +175,7 @@ pub struct Registered {
 }
 
 /// Notes what is known of an assessment and locks it. Results that are given replace what was known;
-/// a language that is given wins as well. None when the assessment is somebody else's.
+/// a language that is given, which is that of the profile, wins as well. None when the assessment is somebody else's.
 ///
 /// # Errors
 /// When the database fails.
@@ -194,12 +207,16 @@ pub async fn register(
     };
     let mut assessment = Assessment::from(row);
     let news = data.filter(|data| !data.is_empty() && assessment.data.as_ref() != Some(*data));
-    let language = language.filter(|language| assessment.language != Some(*language));
+    let from_profile = Some(LanguageSource::Profile);
+    let language = language.filter(|language| {
+        (assessment.language, assessment.language_source()) != (Some(*language), from_profile)
+    });
     if news.is_some() || language.is_some() {
         let assessed_at = news.and_then(|data| data.assessment_date);
         sqlx::query!(
             "UPDATE chat.assessments
              SET data = COALESCE($2, data), language = COALESCE($3, language),
+                 language_from = CASE WHEN $3::text IS NULL THEN language_from ELSE 'profile' END,
                  assessed_at = COALESCE(($2::jsonb ->> 'assessmentDate')::timestamptz, assessed_at), updated_at = now()
              WHERE id = $1",
             assessment_id,
@@ -208,7 +225,9 @@ pub async fn register(
         )
         .execute(tx.conn())
         .await?;
-        assessment.language = language.or(assessment.language);
+        if language.is_some() {
+            (assessment.language, assessment.language_from) = (language, from_profile);
+        }
         assessment.assessed_at = assessed_at.or(assessment.assessed_at);
     }
     if let Some(data) = news {

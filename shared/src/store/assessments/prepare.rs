@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::context::{context_of, insert_message};
 use super::{Assessment, Reached, Registered, advance};
 use crate::clock::Clock;
-use crate::domain::assessment::{AssessmentData, Language, Stage, default_title, updated_note};
+use crate::domain::assessment::{
+    AssessmentData, Language, Spoken, Stage, default_title, updated_note,
+};
 use crate::domain::{
     ContextType, Conversation, ConversationStatus, Generation, Message, Parked, Priority,
     SenderType,
@@ -185,7 +187,9 @@ async fn welcome_or_note(
         );
         prepared.note = note.await?;
     }
-    if wish.welcome.is_some() && !is_pending {
+    // Where a welcome has failed and nobody has spoken, the sweep puts one in its place first.
+    let is_stranded = assessment.welcome_id.is_some() && conversation.message_count == 0;
+    if wish.welcome.is_some() && !is_pending && !is_stranded {
         let ready = advance(tx, clock, assessment, Stage::Ready, request_id, traceparent);
         prepared.reached.extend(ready.await?);
     }
@@ -207,11 +211,13 @@ pub async fn learn(
     assessment_id: Uuid,
     data: Option<&AssessmentData>,
     language: Option<Language>,
+    spoken: Spoken,
 ) -> StoreResult<Option<Assessment>> {
     let registered = super::register(tx, clock, assessment_id, data, language).await?;
-    let Some(registered) = registered else {
+    let Some(mut registered) = registered else {
         return Ok(None);
     };
+    super::listen(tx, &mut registered, spoken).await?;
     if let Some(conversation) = conversation_of(tx, assessment_id).await? {
         give_context(tx, &registered, conversation.id).await?;
     }

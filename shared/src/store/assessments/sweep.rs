@@ -1,16 +1,31 @@
 //! The end of welcomes, as the worker sees it over all people.
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::context::insert_message;
 use super::stages::{Cause, tell};
-use super::{Assessment, Reached, advance};
+use super::{Assessment, Reached, Row};
 use crate::clock::Clock;
-use crate::domain::assessment::{Language, Stage, StageNotice, composed_welcome};
-use crate::domain::{GenerationStatus, Message, SenderType};
-use crate::store::{StoreResult, SweepTx, UserTx, generations};
+use crate::domain::assessment::{AssessmentData, Language, LanguageSource, Stage, StageNotice};
+use crate::store::generations::{self, Replacement};
+use crate::store::{StoreResult, SweepTx};
+
+/// Locks the assessment that waits for this welcome, before the transaction locks anything else: whoever works on an
+/// assessment locks it first and its conversation then.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_of_welcome(tx: &mut SweepTx, welcome_id: Uuid) -> StoreResult<()> {
+    sqlx::query!(
+        "SELECT id FROM chat.assessments WHERE welcome_id = $1 AND stage = 'analysis_complete' FOR UPDATE",
+        welcome_id,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(())
+}
 
 /// The welcome is stored in this transaction: its assessment is ready. None where no assessment
 /// waits for it.
@@ -82,47 +97,57 @@ pub async fn stranded(tx: &mut SweepTx, limit: i64) -> StoreResult<Vec<Stranded>
     Ok(rows)
 }
 
-/// Gives a stranded assessment the composed welcome, unless the person has cancelled theirs or is
-/// talking already, and makes it ready.
+/// A stranded assessment that this transaction has locked.
+#[derive(Clone, Debug)]
+pub struct TakenOver {
+    /// As it is now.
+    pub assessment: Assessment,
+    /// The generation that its welcome is to be stored by, or why there is none; with it ends the wait.
+    pub replacement: Replacement,
+    /// The generation whose end makes it ready.
+    pub welcome_id: Uuid,
+}
+
+/// Locks a stranded assessment and begins another generation for its welcome, where one is due. None
+/// when somebody else has ended the wait, or is about to.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn compose(
-    tx: &mut UserTx,
+pub async fn take_over(
+    tx: &mut SweepTx,
     clock: &Clock,
-    assessment: &Assessment,
-) -> StoreResult<(Option<Message>, Option<Reached>)> {
-    let Some(welcome_id) = assessment
-        .welcome_id
-        .filter(|_| assessment.stage == Some(Stage::Complete))
-    else {
-        return Ok((None, None));
+    stranded: Stranded,
+    worker_id: &str,
+) -> StoreResult<Option<TakenOver>> {
+    let locking = assessment_query!(
+        "WHERE a.id = $1 AND a.user_id = $2 AND a.stage = 'analysis_complete' FOR UPDATE",
+        stranded.assessment_id,
+        stranded.user_id,
+    );
+    let locked = locking.fetch_optional(tx.conn()).await?;
+    let Some(mut assessment) = locked.map(Assessment::from) else {
+        return Ok(None);
     };
-    let row = generations::find(tx, welcome_id).await?;
-    let status = row.map(|row| row.generation.status);
-    if status.is_some_and(|status| !status.is_terminal()) {
-        return Ok((None, None));
-    }
-    let conversation = super::conversation_of(tx, assessment.id).await?;
-    let is_silent = conversation.is_some_and(|conversation| conversation.message_count == 0);
-    let mut message = None;
-    if is_silent && status == Some(GenerationStatus::Failed) {
-        let text = composed_welcome(&assessment.results(), assessment.spoken(), None);
-        let metadata = json!({
-            "type": "assessment_welcome",
-            "assessment_id": assessment.id,
-            "fallback": true,
-        });
-        let inserting = insert_message(
-            tx,
-            clock,
-            assessment.conversation_id,
-            SenderType::Assistant,
-            &text,
-            metadata,
-        );
-        message = inserting.await?;
-    }
-    let reached = advance(tx, clock, assessment, Stage::Ready, None, None).await?;
-    Ok((message, reached))
+    let Some(failed) = assessment.welcome_id else {
+        return Ok(None);
+    };
+    let replacement = generations::replace_welcome(tx, clock, failed, worker_id).await?;
+    let welcome_id = match replacement {
+        Replacement::NotYet => return Ok(None),
+        Replacement::Nothing => failed,
+        Replacement::Claimed { id, .. } => id,
+    };
+    sqlx::query!(
+        "UPDATE chat.assessments SET welcome_id = $2 WHERE id = $1",
+        assessment.id,
+        welcome_id,
+    )
+    .execute(tx.conn())
+    .await?;
+    assessment.welcome_id = Some(welcome_id);
+    Ok(Some(TakenOver {
+        assessment,
+        replacement,
+        welcome_id,
+    }))
 }

@@ -382,7 +382,8 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
 }
 
 impl NewGeneration<'_> {
-    fn model(&self) -> StoreResult<&Model> {
+    /// The model that will most likely answer.
+    pub(super) fn model(&self) -> StoreResult<&Model> {
         let none = || StoreError::Corrupt("a generation needs a model".to_owned());
         crate::models::likely_first(self.chain).ok_or_else(none)
     }

@@ -206,7 +206,8 @@ macro_rules! finish_query {
                ON CONFLICT (id) DO UPDATE
                SET model_served = EXCLUDED.model_served, outcome = EXCLUDED.outcome,
                    upstream_id = EXCLUDED.upstream_id, prompt_tokens = EXCLUDED.prompt_tokens,
-                   completion_tokens = EXCLUDED.completion_tokens, cost_credits = EXCLUDED.cost_credits,
+                   completion_tokens = EXCLUDED.completion_tokens,
+                   cost_credits = COALESCE(EXCLUDED.cost_credits, a.cost_credits),
                    usage = EXCLUDED.usage, wasted = EXCLUDED.wasted, first_token_at = EXCLUDED.first_token_at,
                    finished_at = EXCLUDED.finished_at
            ), conversation AS (

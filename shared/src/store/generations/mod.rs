@@ -10,6 +10,7 @@ mod claim;
 mod finish;
 mod history;
 mod places;
+mod queued;
 mod reconcile;
 mod regenerate;
 mod room;
@@ -33,7 +34,7 @@ pub use places::{Look, parked, wake_after, wake_lost};
 pub use reconcile::{Expired, Ready, expired_deadlines, expired_leases, ready_unpushed};
 pub use regenerate::{Regenerated, regenerate};
 pub use room::Room;
-pub use welcome::{WELCOME_DEADLINE, welcome};
+pub use welcome::{Replacement, WELCOME_DEADLINE, replace_welcome, welcome};
 
 use serde_json::Value;
 use sqlx::types::Json;
@@ -214,23 +215,30 @@ pub async fn list(tx: &mut UserTx, filter: &Filter) -> StoreResult<(Vec<Generati
     ))
 }
 
-/// The ids of a conversation's generations younger than `after`, oldest first, at most 200: the
-/// logs that a resumed feed of the conversation may still have to read.
+/// The generations of a conversation from `younger` on, and those from `oldest` on that have not ended or did so
+/// after `ended_after`; oldest first, at most 200: the logs that a resumed feed of the conversation may still have to
+/// read. Titles are nobody's to follow.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn ids_since(
+pub async fn going_on_since(
     tx: &mut UserTx,
     conversation_id: Uuid,
-    after: Uuid,
+    oldest: Uuid,
+    younger: Uuid,
+    ended_after: Option<OffsetDateTime>,
 ) -> StoreResult<Vec<Uuid>> {
     let user_id = tx.user_id();
     let ids = sqlx::query_scalar!(
         "SELECT id FROM chat.generations
-         WHERE user_id = $1 AND conversation_id = $2 AND id > $3 ORDER BY id LIMIT 200",
+         WHERE user_id = $1 AND conversation_id = $2 AND id >= $3 AND kind <> 'title'
+           AND (id >= $4 OR finished_at IS NULL OR finished_at > $5)
+         ORDER BY id LIMIT 200",
         user_id,
         conversation_id,
-        after,
+        oldest,
+        younger,
+        ended_after,
     )
     .fetch_all(tx.conn())
     .await?;

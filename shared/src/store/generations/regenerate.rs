@@ -3,12 +3,11 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::accept::queued_generation;
-use super::places::park;
+use super::queued::{Making, Place, insert};
 use super::{NewGeneration, chain_json};
+use crate::clock::Clock;
 use crate::domain::{ConversationStatus, Generation, GenerationKind, Parked, SenderType};
 use crate::store::{StoreResult, UserTx};
-use crate::{clock::Clock, id};
 
 /// What became of the wish for another answer.
 #[derive(Debug)]
@@ -46,11 +45,6 @@ pub async fn regenerate(
     new: &NewGeneration<'_>,
 ) -> StoreResult<Regenerated> {
     let user_id = tx.user_id();
-    let Some(model) = crate::models::likely_first(new.chain) else {
-        return Err(crate::store::StoreError::Corrupt(
-            "a generation needs a model".to_owned(),
-        ));
-    };
     // A statement of its own: what the next one sees of the unfinished must be younger than the lock.
     if !super::lock_conversation(tx, conversation_id).await? {
         return Ok(Regenerated::NotFound);
@@ -95,46 +89,19 @@ pub async fn regenerate(
     {
         return Ok(Regenerated::Same(Box::new(row.generation)));
     }
-    let generation_id = id::new_after(clock.now(), Some(found.last_id));
-    let parked = park(tx, conversation_id, generation_id, found.is_head).await?;
-    sqlx::query!(
-        r#"WITH touched AS (
-               UPDATE chat.conversations SET last_id = $1, last_activity_at = now(), updated_at = now() WHERE id = $3
-           )
-           INSERT INTO chat.generations (id, user_id, conversation_id, kind, context_type, priority, model_chain, model,
-                                         is_free_model, stream, user_message_id, replaces_message_id, max_attempts,
-                                         deadline_at, request_id, traceparent, parked, run_at)
-           VALUES ($1, $2, $3, 'regenerate', $15, $4, $5, $6, $7, $8, $9, $10, $11,
-                   now() + $12 * interval '1 second', $13, $14, $16,
-                   CASE WHEN $16::text IS NULL THEN now() ELSE 'infinity' END)"#,
-        generation_id,
-        user_id,
+    let place = Place {
         conversation_id,
-        new.priority as _,
-        chain_json(new.chain),
-        model.name,
-        model.free,
-        new.stream,
-        user_message_id,
-        message_id,
-        new.max_attempts,
-        new.deadline.as_secs_f64(),
-        new.request_id,
-        new.traceparent,
-        found.context_type,
-        parked.map(|parked| parked.waits_for.as_str()),
-    )
-    .execute(tx.conn())
-    .await?;
-    let kind = GenerationKind::Regenerate;
-    let generation = queued_generation(
-        generation_id,
-        conversation_id,
-        kind,
-        model,
-        user_message_id,
-        found.now,
-    );
+        context_type: &found.context_type,
+        last_id: found.last_id,
+        is_head: found.is_head,
+        now: found.now,
+    };
+    let making = Making {
+        kind: GenerationKind::Regenerate,
+        user_message_id: Some(user_message_id),
+        replaces: Some(message_id),
+    };
+    let (generation, parked) = insert(tx, clock, &place, making, new).await?;
     Ok(Regenerated::Queued {
         generation: Box::new(generation),
         is_head: found.is_head,

@@ -1,0 +1,122 @@
+//! What came in a conversation after an event that its reader knows.
+//!
+//! One generation runs at a time, but the next ones are queued, and cancelled, meanwhile: the event that the reader saw
+//! last may belong to a younger generation than the one whose text is still coming. So the logs are read side by side,
+//! and told in the order in which Redis took the events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::id::{self, EventId};
+use shared::push::{Logged, PushedEvent, read_entries, taken_at, terminal_event};
+use shared::redis::RedisFailure;
+use shared::store::generations;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Behind;
+use crate::app::AppState;
+use crate::routes::load_generation;
+
+/// How long before the event a generation may have been accepted that was still going on then.
+const LONGEST: Duration = Duration::from_hours(24);
+/// How far the database's clock and that of Redis may be apart.
+const SKEW: Duration = Duration::from_mins(1);
+
+/// What a resumed reader is to be told.
+#[derive(Debug, Default)]
+pub(super) struct Since {
+    /// Up to where it knows the generations that go on.
+    pub(super) seen: Vec<(Uuid, Option<EventId>)>,
+    /// What it does not know, in order.
+    pub(super) events: Vec<Arc<PushedEvent>>,
+}
+
+/// Reads what came after this event. Where Redis has forgotten it, what came after it of its own generation and
+/// everything of younger ones.
+pub(super) async fn read(
+    app: &AppState,
+    user_id: Uuid,
+    conversation_id: Uuid,
+    after: EventId,
+) -> Result<Since, Behind> {
+    // While Redis is away there are no logs either, and what has ended is told from the rows.
+    let mark = taken_at(&app.redis, after).await.unwrap_or_default();
+    let moment = mark.and_then(moment);
+    let (oldest, younger, ended_after) = match moment {
+        Some(moment) => (
+            id::floor(moment - LONGEST),
+            id::floor(moment),
+            Some(moment - SKEW),
+        ),
+        None => (after.generation_id, after.generation_id, None),
+    };
+    let mut tx = app.db.user(user_id).await?;
+    if moment.is_none() {
+        // An event of the conversation itself that was forgotten says nothing of its generations.
+        let row = generations::find(&mut tx, after.generation_id).await?;
+        if row.is_none_or(|row| row.generation.conversation_id != conversation_id) {
+            return Ok(Since::default());
+        }
+    }
+    let ids =
+        generations::going_on_since(&mut tx, conversation_id, oldest, younger, ended_after).await?;
+    drop(tx);
+    let mut since = Since::default();
+    let mut news: Vec<(u64, Arc<PushedEvent>)> = Vec::new();
+    for id in ids {
+        let known = |entry: &Logged| match mark {
+            Some(mark) => entry.event.id == after || entry.at_us.is_some_and(|at| at <= mark),
+            None => entry.event.id <= after,
+        };
+        let entries = whole(app, user_id, id).await?;
+        let first_new = entries
+            .iter()
+            .rposition(known)
+            .map_or(0, |last_known| last_known + 1);
+        let (old, new) = entries.split_at(first_new);
+        since
+            .seen
+            .push((id, old.last().map(|entry| entry.event.id)));
+        let mut at = old.last().and_then(|entry| entry.at_us).unwrap_or(0);
+        for entry in new {
+            at = at.max(entry.at_us.unwrap_or(0));
+            news.push((at, Arc::new(entry.event.clone())));
+        }
+    }
+    // Stable: what has the same moment, or none, stays in the order of its log.
+    news.sort_by_key(|(at, _)| *at);
+    since.events = news.into_iter().map(|(_, event)| event).collect();
+    Ok(since)
+}
+
+fn moment(us: u64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1_000).ok()
+}
+
+/// A generation's log, and its end from the row where the log does not have it (any more).
+async fn whole(app: &AppState, user_id: Uuid, id: Uuid) -> Result<Vec<Logged>, Behind> {
+    let is_whole = |entries: &[Logged]| {
+        let last = entries.last();
+        last.is_some_and(|entry| entry.event.kind.is_terminal())
+    };
+    let entries: Result<Vec<Logged>, RedisFailure> = read_entries(&app.redis, id, None).await;
+    if entries.as_deref().is_ok_and(is_whole) {
+        return Ok(entries?);
+    }
+    let row = load_generation(app, user_id, id).await?;
+    let Some(event) = row.and_then(|found| terminal_event(&found.generation)) else {
+        return Ok(entries?);
+    };
+    // The row ends before the log does: what came meanwhile stands before the end.
+    let mut entries = read_entries(&app.redis, id, None).await.unwrap_or_default();
+    if !is_whole(&entries) {
+        let at_us = u64::try_from(event.at.unix_timestamp_nanos() / 1_000).ok();
+        entries.push(Logged {
+            event: PushedEvent::from(&event),
+            // Without the log before it nobody knows whether it was told.
+            at_us: entries.is_empty().then_some(at_us).flatten(),
+        });
+    }
+    Ok(entries)
+}
