@@ -363,12 +363,8 @@ fn says(content: &str) -> String {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let body = json!({
-        "id": "judgement", "object": "chat.completion", "model": "judge/model",
-        "choices": [{ "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "content": content } }],
-        "usage": { "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 },
-    });
-    let body = body.to_string();
+    let said = Value::from(content).to_string();
+    let body = include_str!("fixtures/judgement.json").replace("\"CONTENT\"", &said);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
