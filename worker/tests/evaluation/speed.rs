@@ -36,10 +36,12 @@ async fn fill(fleet: &Fleet, from: u32, to: u32) {
          WHERE p.state = 'active' AND NOT EXISTS (SELECT FROM chat.knowledge_vectors v WHERE v.chunk_id = c.id)"
     );
     fleet.env.execute(&vectors).await;
-    fleet
-        .env
-        .execute_all("VACUUM ANALYZE chat.knowledge_vectors; VACUUM ANALYZE chat.knowledge_chunks")
-        .await;
+    for table in ["knowledge_vectors", "knowledge_chunks"] {
+        fleet
+            .env
+            .execute_all(&format!("VACUUM ANALYZE chat.{table}"))
+            .await;
+    }
     let mut tx = fleet
         .env
         .db(shared::store::ServingRole::Worker)
