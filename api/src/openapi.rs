@@ -98,6 +98,7 @@ fn name_enums(schemas: &mut Value) {
         IngestionStatus,
         NotificationType,
         Priority,
+        ProfileState,
         ProposalState,
         SenderType,
         SupportState,

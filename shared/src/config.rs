@@ -217,6 +217,21 @@ impl Vars {
         secrets
     }
 
+    /// A text that is a secret as a whole.
+    pub fn secret_text(&mut self, name: &'static str, help: &'static str) -> Option<SecretString> {
+        self.declare(name, "", help).map(SecretString::from)
+    }
+
+    /// The same variables once more, for who needs what another concern declares. Mistakes are told there.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            values: self.values.clone(),
+            declared: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
     /// Ends the reading: every mistake, or nothing.
     ///
     /// # Errors

@@ -287,7 +287,8 @@ fn build(
         .traced(traces.clone());
     let platform = Platform::new(&config.platform).context("failed to use ARCHIVE_SERVICE_URL")?;
     let account = account_name(&config);
-    let pacing = Pacing::new(redis.clone(), &config.pacing, &account);
+    let pacing =
+        Pacing::new(redis.clone(), &config.pacing, &account).beside(&config.upstream.providers);
     let figures = Arc::new(Figures::default());
     let (embedder, texts) = Embedder::new(
         config.embedding.clone(),

@@ -4,7 +4,7 @@ use shared::config::Vars;
 use shared::desk::Rules;
 
 /// The help desk's settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SupportConfig {
     /// When a person should take over.
     pub rules: Rules,
@@ -12,6 +12,8 @@ pub struct SupportConfig {
     pub top_k: usize,
     /// Characters of entries that a prompt may hold.
     pub max_context: usize,
+    /// The model that judges messages; words and patterns do where there is none.
+    pub classifier: Option<String>,
 }
 
 impl SupportConfig {
@@ -38,6 +40,10 @@ impl SupportConfig {
                 6000,
                 (500, 100_000),
                 "characters of entries that the help desk's prompt may hold",
+            ),
+            classifier: vars.optional(
+                "SUPPORT_CLASSIFIER_MODEL",
+                "model that judges what a message to the help desk is about and its mood, within 3 s; none: words and patterns do",
             ),
         }
     }

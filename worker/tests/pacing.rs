@@ -138,3 +138,42 @@ async fn a_model_that_does_not_work_is_left_alone_by_the_fleet() {
     assert_eq!(shown.len(), 1, "{shown:?}");
     assert_eq!(shown[0].model, FIRST);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_another_provider_is_asked_there_and_the_chain_goes_on_at_the_upstream() {
+    let fleet = Fleet::new().await;
+    let other = loadtest::simulator::Simulator::start().await;
+    let url = other.base_url();
+    let settings = [
+        ("NEBIUS_MODEL_ID", "test/first:free"),
+        ("NEBIUS_BASE_URL", url.as_str()),
+        ("NEBIUS_API_KEY", "key-of-the-other"),
+    ];
+    let _worker = fleet.worker_with("w1", &settings);
+    let conversation = fleet.conversation().await;
+    let first = fleet.send(conversation, "hello").await;
+    let first = fleet.ended(first.id).await;
+    assert!(is_completed(&first), "{first:?}");
+    let replies = |calls: Vec<loadtest::simulator::CallRecord>| {
+        let replies = calls
+            .into_iter()
+            .filter(|call| call.last_user_message == "hello");
+        replies.map(|call| call.model).collect::<Vec<_>>()
+    };
+    assert_eq!(replies(other.calls()), ["test/first:free"]);
+    assert_eq!(replies(fleet.simulator.calls()), Vec::<String>::new());
+    let booked = "SELECT string_agg(model_asked || ' ' || key_label, ',') FROM chat.attempts WHERE operation = 'completion'";
+    let booked = fleet.env.value(booked).await.unwrap();
+    let label = <sha2::Sha256 as sha2::Digest>::digest(b"key-of-the-other");
+    let label = shared::crypto::hex(&label);
+    assert_eq!(booked, format!("test/first:free {}", &label[..8]));
+    // It does not work; the next model of the chain is the upstream's, which does.
+    other.script("503");
+    other.clear_calls();
+    let second = fleet.send(conversation, "hello").await;
+    let second = fleet.ended(second.id).await;
+    assert!(is_completed(&second), "{second:?}");
+    assert!(!replies(other.calls()).is_empty());
+    assert_eq!(replies(fleet.simulator.calls()), ["test/second:free"]);
+    fleet.check_invariants().await;
+}

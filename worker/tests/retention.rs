@@ -71,7 +71,7 @@ async fn what_is_older_than_the_retention_period_goes_and_the_rest_stays() {
     let late = format!(
         "INSERT INTO chat.generations (id, user_id, conversation_id, kind, context_type, status, priority, model_chain, model,
                                        is_free_model, deadline_at, queued_at, finished_at)
-         SELECT '{}', user_id, conversation_id, 'reply', 'general', 'failed', 'standard', '[]', 'm', true, now(), now(), now()
+         SELECT '{}', user_id, conversation_id, 'reply', 'general', 'cancelled', 'standard', '[]', 'm', true, now(), now(), now()
          FROM chat.generations WHERE conversation_id = '{gone}'",
         id::new(OffsetDateTime::now_utc())
     );

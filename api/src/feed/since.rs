@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::id::{self, EventId};
-use shared::push::{Logged, PushedEvent, read_entries, taken_at, terminal_event};
+use shared::push::{Logged, PushedEvent, Taken, read_entries, taken, terminal_event};
 use shared::redis::RedisFailure;
 use shared::store::generations;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Behind;
@@ -41,18 +40,21 @@ pub(super) async fn read(
     after: EventId,
 ) -> Result<Since, Behind> {
     // While Redis is away there are no logs either, and what has ended is told from the rows.
-    let mark = taken_at(&app.redis, after).await.unwrap_or_default();
-    let moment = mark.and_then(moment);
-    let (oldest, younger, ended_after) = match moment {
-        Some(moment) => (
-            id::floor(moment - LONGEST),
-            id::floor(moment),
-            Some(moment - SKEW),
-        ),
-        None => (after.generation_id, after.generation_id, None),
+    let taken = taken(&app.redis, after).await.unwrap_or_default();
+    let mark = taken.map(|taken| taken.at_us);
+    let (oldest, younger, ended_within) = match taken {
+        Some(Taken { age, .. }) => {
+            let moment = app.gate.clock.now() - age;
+            (
+                id::floor(moment - LONGEST),
+                id::floor(moment),
+                (age + SKEW).as_secs_f64(),
+            )
+        }
+        None => (after.generation_id, after.generation_id, 0.0),
     };
     let mut tx = app.db.user(user_id).await?;
-    if moment.is_none() {
+    if mark.is_none() {
         // An event of the conversation itself that was forgotten says nothing of its generations.
         let row = generations::find(&mut tx, after.generation_id).await?;
         if row.is_none_or(|row| row.generation.conversation_id != conversation_id) {
@@ -60,7 +62,7 @@ pub(super) async fn read(
         }
     }
     let ids =
-        generations::going_on_since(&mut tx, conversation_id, oldest, younger, ended_after).await?;
+        generations::going_on_since(&mut tx, conversation_id, oldest, younger, ended_within).await?;
     drop(tx);
     let mut since = Since::default();
     let mut news: Vec<(u64, Arc<PushedEvent>)> = Vec::new();
@@ -88,10 +90,6 @@ pub(super) async fn read(
     news.sort_by_key(|(at, _)| *at);
     since.events = news.into_iter().map(|(_, event)| event).collect();
     Ok(since)
-}
-
-fn moment(us: u64) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1_000).ok()
 }
 
 /// A generation's log, and its end from the row where the log does not have it (any more).

@@ -441,3 +441,24 @@ async fn what_was_refused_is_tried_again_when_an_editor_says_so() {
     let over = editor.post(&path, json!({})).await;
     assert_eq!(over.problem(), "409 nothing_to_retry");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_too_large_leaves_nothing_wherever_it_is_noticed() {
+    let app = TestApp::with(&[("KNOWLEDGE_MAX_UPLOAD_BYTES", "200000")]).await;
+    let editor = editor(&app);
+    let mut file = b"MENU,ISSUE\n".to_vec();
+    let mut number = 0;
+    while file.len() <= 200_000 {
+        number += 1;
+        file.extend_from_slice(format!("menu,issue {number}\n").as_bytes());
+    }
+    let answer = send(&editor, UPLOADS, &[], &file).await;
+    assert_eq!(answer.problem(), "413 body_too_large");
+    let preview = send(&editor, &format!("{UPLOADS}?preview=true"), &[], &file).await;
+    assert_eq!(preview.problem(), "413 body_too_large");
+    assert_eq!(app.count("knowledge_ingestions").await, "0");
+    assert_eq!(app.count("knowledge_rows").await, "0");
+    file.truncate(199_000);
+    file.extend_from_slice(b"\n");
+    assert_eq!(send(&editor, UPLOADS, &[], &file).await.status, 202);
+}

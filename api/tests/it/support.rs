@@ -357,3 +357,82 @@ async fn a_person_takes_over_answers_gives_back_and_resolves() {
         Some("support.take support.bot support.take support.resolved")
     );
 }
+
+/// A provider of chat models that says this, whatever it is asked.
+fn says(content: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let said = Value::from(content).to_string();
+    let body = include_str!("fixtures/judgement.json").replace("\"CONTENT\"", &said);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            while !request.ends_with(b"}") {
+                let read = stream.read(&mut buffer).unwrap();
+                request.extend_from_slice(&buffer[..read]);
+                if read == 0 {
+                    break;
+                }
+            }
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_may_judge_messages_and_patterns_do_where_it_says_nothing_of_use() {
+    for (said, intent, sentiment, escalates) in [
+        (
+            r#"{"intent":"complaint","sentiment":-0.9,"wants_person":false}"#,
+            "complaint",
+            -0.9,
+            true,
+        ),
+        (
+            "I would say it is about reports.",
+            "login_issue",
+            0.0,
+            false,
+        ),
+    ] {
+        let mut app = TestApp::without_worker().await;
+        let providers =
+            json!([{ "name": "judge", "base_url": says(said), "models": ["judge/model"] }]);
+        let providers = providers.to_string();
+        app.start_worker_with(&[
+            ("SUPPORT_CLASSIFIER_MODEL", "judge/model"),
+            ("UPSTREAM_PROVIDERS", &providers),
+        ]);
+        index(&editor(&app), FILE).await;
+        let user = app.user();
+        let answer = ask(&user, "Bagaimana cara login dengan akun baru", None).await;
+        assert_eq!(answer.status, 200, "{}", answer.shown());
+        assert_eq!(answer.text("/intent"), intent, "{}", answer.shown());
+        assert_eq!(
+            answer.body["sentiment"],
+            json!(sentiment),
+            "{}",
+            answer.shown()
+        );
+        assert_eq!(
+            answer.body["should_escalate"],
+            json!(escalates),
+            "{}",
+            answer.shown()
+        );
+        let booked = "SELECT string_agg(operation, ',') FROM chat.usage_tracking WHERE operation = 'classification'";
+        assert_eq!(
+            app.env.value(booked).await.as_deref(),
+            Some("classification"),
+            "what the judgement took is booked"
+        );
+    }
+}

@@ -7,6 +7,7 @@ pub mod gaps;
 mod intent;
 mod language;
 mod mask;
+mod said;
 mod sentiment;
 mod templates;
 
@@ -17,6 +18,7 @@ pub use escalate::{Escalation, Reason, Rules, Turn, escalate};
 pub use intent::intent;
 pub use language::{Language, language};
 pub use mask::mask;
+pub use said::{Judge, Patterns, said};
 pub use sentiment::sentiment;
 pub use templates::{answer as template, suggestions};
 

@@ -321,11 +321,20 @@ pub async fn publish(redis: &Redis, user_id: Uuid, event: &Event) -> Result<(), 
     redis.script::<i64>(&invocation).await.map(drop)
 }
 
-/// When Redis took this event, in microseconds since 1970; none when it does not know of it (any more).
+/// When Redis took an event, by its own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// In microseconds since 1970.
+    pub at_us: u64,
+    /// How long ago that is.
+    pub age: Duration,
+}
+
+/// When Redis took this event; none when it does not know of it (any more).
 ///
 /// # Errors
 /// When Redis is away.
-pub async fn taken_at(redis: &Redis, id: EventId) -> Result<Option<u64>, RedisFailure> {
+pub async fn taken(redis: &Redis, id: EventId) -> Result<Option<Taken>, RedisFailure> {
     let mut pipeline = ::redis::pipe();
     let entry = id.stream_id();
     pipeline
@@ -334,8 +343,15 @@ pub async fn taken_at(redis: &Redis, id: EventId) -> Result<Option<u64>, RedisFa
         .arg(&entry)
         .arg(&entry);
     pipeline.get(mark_key(redis, id));
-    let (logged, mark): (Vec<Entry>, Option<u64>) = redis.pipeline(&pipeline).await?;
-    Ok(logged.first().and_then(entry_at).or(mark))
+    pipeline.cmd("TIME");
+    let (logged, mark, (seconds, micros)): (Vec<Entry>, Option<u64>, (u64, u64)) =
+        redis.pipeline(&pipeline).await?;
+    let now_us = seconds.saturating_mul(1_000_000).saturating_add(micros);
+    let at_us = logged.first().and_then(entry_at).or(mark);
+    Ok(at_us.map(|at_us| Taken {
+        at_us,
+        age: Duration::from_micros(now_us.saturating_sub(at_us)),
+    }))
 }
 
 /// An entry of a log as Redis tells it.

@@ -9,6 +9,7 @@ mod calls;
 mod events;
 mod finish;
 mod generate;
+mod judge;
 mod meter;
 mod persist;
 mod replies;

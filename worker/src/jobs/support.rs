@@ -80,7 +80,7 @@ async fn look(context: &Context, claim: &Claim, question: &str) -> StoreResult<O
     if session.state == SupportState::Human {
         return Ok(None);
     }
-    let judgement = desk::judge(question);
+    let judgement = super::judge::judge(context, claim, question).await;
     let searched = find(context, claim, question).await;
     let turns: Vec<Turn> = session.turns.iter().filter_map(turn).collect();
     let answered = searched.answerable || !needs_knowledge(judgement.intent);

@@ -23,7 +23,7 @@ use shared::upstreams::Credits;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::upstream::{Admission, ErrorClass, Model, Referee};
+use crate::upstream::{Admission, ErrorClass, Model, ProviderConfig, Referee};
 
 pub use account::watch_account;
 pub use breaker::State;
@@ -49,6 +49,8 @@ pub struct Pacing {
     credits: Mutex<Option<Credits>>,
     free: Side,
     paid: Side,
+    /// Those of providers that are asked for single models.
+    others: Vec<(Vec<String>, Side)>,
     max_wait: Duration,
     breakers: Breakers,
     /// Workers that live, for the share of each.
@@ -103,10 +105,25 @@ impl Pacing {
             credits: Mutex::default(),
             free: Side::new(account, "free", config.free),
             paid: Side::new(account, "paid", config.paid),
+            others: Vec::new(),
             max_wait: config.max_wait,
             breakers: Breakers::new(config.breaker_rest),
             workers: AtomicU32::new(1),
         }
+    }
+
+    /// With a bucket for each provider that has models of its own.
+    #[must_use]
+    pub fn beside(mut self, providers: &[ProviderConfig]) -> Self {
+        let others = providers.iter().map(|provider| {
+            let limit = Limit::per_minute(provider.per_minute);
+            let account = format!("{}:{}", provider.name, provider.base_url);
+            let account = shared::crypto::hex(&shared::crypto::sha256(&[account.as_bytes()]));
+            let side = Side::new(account.get(..8).unwrap_or_default(), "provider", limit);
+            (provider.models.clone(), side)
+        });
+        self.others = others.collect();
+        self
     }
 
     /// So many workers live.
@@ -118,9 +135,15 @@ impl Pacing {
         if free { &self.free } else { &self.paid }
     }
 
+    fn side_of(&self, model: &Model) -> &Side {
+        let mut others = self.others.iter();
+        let other = others.find(|(models, _)| models.contains(&model.name));
+        other.map_or_else(|| self.side(model.free), |(_, side)| side)
+    }
+
     /// Asks for one call of a model.
-    async fn admit(&self, asker: Asker, free: bool, has_other: bool) -> Admission {
-        let side = self.side(free);
+    async fn admit(&self, asker: Asker, model: &Model, has_other: bool) -> Admission {
+        let side = self.side_of(model);
         let now = Instant::now();
         let Some(limit) = side.limit else {
             let closed = side.share.closed(now);
@@ -157,11 +180,11 @@ impl Pacing {
     }
 
     /// The upstream refused a call until then.
-    async fn close(&self, free: bool, time: Duration) {
-        let side = self.side(free);
+    async fn close(&self, model: &Model, time: Duration) {
+        let side = self.side_of(model);
         side.share.close(Instant::now(), time);
         tracing::warn!(
-            free,
+            upstream.model = model.name,
             closed_ms = time.as_millis(),
             "the account's limit is met"
         );
@@ -252,7 +275,8 @@ impl Pacing {
             shown.push(key);
         }
         // A bucket with a limit says so itself when it is asked.
-        let unlimited = [&self.free, &self.paid].into_iter();
+        let others = self.others.iter().map(|(_, side)| side);
+        let unlimited = [&self.free, &self.paid].into_iter().chain(others);
         for side in unlimited.filter(|side| side.limit.is_none()) {
             match side.bucket.closed(&self.redis).await {
                 Ok(time) => side.share.close(Instant::now(), time),
@@ -290,7 +314,7 @@ impl Referee for Paced<'_> {
             Ok(probe) => probe,
             Err(rest) => return Admission::Resting(rest),
         };
-        let admission = self.pacing.admit(self.asker, model.free, has_other).await;
+        let admission = self.pacing.admit(self.asker, model, has_other).await;
         if probe.is_some() && admission != Admission::Go {
             self.pacing.release(&model.name).await;
         }
@@ -313,7 +337,7 @@ impl Referee for Paced<'_> {
         if class == ErrorClass::PlatformLimit
             && let Some(wait) = wait
         {
-            self.pacing.close(model.free, wait).await;
+            self.pacing.close(model, wait).await;
         }
     }
 }

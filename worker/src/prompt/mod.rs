@@ -8,6 +8,7 @@ mod assessment;
 mod desk;
 mod history;
 mod indonesian;
+mod judgement;
 mod summary;
 mod system;
 mod title;
@@ -20,6 +21,7 @@ use crate::upstream::{ChatMessage, ChatRole};
 
 pub use assessment::{background, language};
 pub use desk::{desk, entry};
+pub use judgement::{JUDGEMENT_MAX_TOKENS, build_judgement};
 pub use summary::{SUMMARY_MAX_TOKENS, build_summary, clean_summary};
 pub use title::{MAX_TITLE_CHARS, TITLE_MAX_TOKENS, build_title, clean_title};
 pub use welcome::{WelcomeInput, build_welcome};

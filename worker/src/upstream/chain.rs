@@ -37,7 +37,10 @@ pub async fn run<P: Progress>(
     let mut shortened: Option<Vec<ChatMessage>> = None;
     let mut run = Run::begin(client, call);
     while let Some(model) = plan.model() {
-        let has_key = |model: &Model| client.keys.choose(model.free, Instant::now()).is_some();
+        let has_key = |model: &Model| {
+            let keys = client.keys_of(model);
+            keys.choose(model.free, Instant::now()).is_some()
+        };
         match referee.admit(model, plan.has_other(has_key)).await {
             Admission::Go => {}
             Admission::Resting(_) if plan.skip(has_key) => continue,
@@ -130,8 +133,12 @@ impl<'a> Run<'a> {
         referee: &impl Referee,
         progress: &mut P,
     ) -> Result<Answer, CallError> {
-        let Some(key) = self.client.keys.choose(model.free, Instant::now()) else {
-            return Err(no_key(self.client));
+        let Some(key) = self
+            .client
+            .keys_of(model)
+            .choose(model.free, Instant::now())
+        else {
+            return Err(no_key(self.client, model));
         };
         progress.calling(model, key.label()).await;
         let span = genai::begin(self.client, self.call, model);
@@ -223,8 +230,8 @@ fn exhausted(reason: ErrorClass, detail: String) -> Outcome {
 }
 
 /// Every key rests that could pay for the model.
-fn no_key(client: &Client) -> CallError {
-    let for_free_models = client.keys.choose(true, Instant::now());
+fn no_key(client: &Client, model: &Model) -> CallError {
+    let for_free_models = client.keys_of(model).choose(true, Instant::now());
     let class = if for_free_models.is_some() {
         ErrorClass::PaymentRequired
     } else {

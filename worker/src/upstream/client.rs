@@ -15,6 +15,7 @@ use super::error::{CallError, Signal};
 use super::hints::Hints;
 use super::intake::{Intake, Trace, read_body, transport};
 use super::keys::{Key, Keys};
+use super::providers::{Provider, http};
 use super::retries::Retries;
 use super::stream::{Ending, Reply, clean};
 use super::watch::Watch;
@@ -22,10 +23,6 @@ use super::{
     Answer, Call, CallRecord, ChatMessage, ErrorClass, Model, Progress, UpstreamConfig, key_file,
     request,
 };
-
-/// How many connections are kept for later calls. A burst opens as many as it needs; keeping them
-/// all would hold their memory long after it.
-const IDLE_CONNECTIONS: usize = 128;
 
 /// The HTTP client could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +33,7 @@ pub struct BuildError(#[from] reqwest::Error);
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
+    others: Vec<Provider>,
     endpoint: Url,
     headers: HeaderMap,
     config: UpstreamConfig,
@@ -65,35 +63,18 @@ pub(super) struct CallEnd {
 impl Client {
     /// Sets up the connections; none is opened yet.
     ///
-    /// HTTP/1.1 only: with HTTP/2 all generations of the process would share one connection, and
-    /// beyond the server's limit of streams they would wait behind one another unnoticed. One
-    /// connection each also makes closing it mean exactly one cancelled call.
-    ///
     /// # Errors
     /// When the machine's trusted certificates cannot be read for an https upstream.
     pub fn new(config: UpstreamConfig, clock: Clock) -> Result<Self, BuildError> {
-        // Fails when another part of the process chose a provider already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .http1_only()
-            .connect_timeout(config.timeouts.connect)
-            .redirect(reqwest::redirect::Policy::none())
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .user_agent(concat!("balas/", env!("CARGO_PKG_VERSION")));
-        if config.base_url.scheme() == "http" {
-            // Redirects are not followed, so no certificate is ever looked at.
-            builder = builder.tls_certs_only([]);
-        }
-        if is_this_machine(&config.base_url) {
-            // A proxy that the environment names for the outside world cannot reach it.
-            builder = builder.no_proxy();
-        }
+        let connect = config.timeouts.connect;
+        let others = config.providers.iter();
+        let others: Result<_, _> = others.map(|one| Provider::new(one, connect)).collect();
         // It could be read a moment ago; should it be gone, it is waited for.
         let from_file = config.keys_file.as_deref().map(key_file::read);
         let from_file = from_file.and_then(Result::ok).unwrap_or_default();
         Ok(Self {
-            http: builder.build()?,
+            http: http(&config.base_url, connect)?,
+            others: others?,
             endpoint: endpoint(&config.base_url, "chat/completions"),
             headers: fixed_headers(&config),
             keys: Keys::new(config.keys.iter().cloned().chain(from_file)),
@@ -125,6 +106,16 @@ impl Client {
         self.keys.rests(now)
     }
 
+    /// Who is asked for a model instead of the upstream.
+    fn other(&self, model: &Model) -> Option<&Provider> {
+        self.others.iter().find(|other| other.serves(&model.name))
+    }
+
+    /// The keys of whoever is asked for a model.
+    pub(super) fn keys_of(&self, model: &Model) -> &Keys {
+        self.other(model).map_or(&self.keys, |other| &other.keys)
+    }
+
     /// Calls one model once. Dropping the future closes the connection.
     pub(super) async fn call<P: Progress>(
         &self,
@@ -146,7 +137,11 @@ impl Client {
             model: attempt.model.clone(),
             model_served: reply.model_served.clone(),
             key_label: attempt.key.label().to_owned(),
-            upstream_id: reply.upstream_id.clone(),
+            // A cost that is not known is asked of the upstream by this id, which knows its own only.
+            upstream_id: reply
+                .upstream_id
+                .clone()
+                .filter(|_| self.other(attempt.model).is_none()),
             http_status: trace.http_status,
             error: ending.as_ref().err().map(|error| error.class),
             detail: ending.as_ref().err().map(|error| error.detail.clone()),
@@ -229,16 +224,21 @@ impl Client {
         let (models, common) = (&self.config.models, self.config.timeouts);
         let timeouts = Catalogue::timeouts(models, &attempt.model.name, common);
         let mut watch = Watch::start(timeouts);
+        let other = self.other(attempt.model);
+        let dialect = other.map_or(self.config.dialect, |other| other.dialect);
         let body = request::body(
             &self.config,
+            dialect,
             attempt.call,
             attempt.messages,
             &attempt.model.name,
         );
         let hash = payload_hash(&body);
-        let request = self
-            .http
-            .post(self.endpoint.clone())
+        let (http, endpoint) = other.map_or((&self.http, &self.endpoint), |other| {
+            (&other.http, &other.endpoint)
+        });
+        let request = http
+            .post(endpoint.clone())
             .headers(self.headers_of(attempt))
             .body(body);
         let response = watch
@@ -251,7 +251,7 @@ impl Client {
         if status != 200 {
             return Err(self.refusal(response, &mut watch, progress, &hash).await);
         }
-        if let Some(id) = &reply.upstream_id {
+        if let Some(id) = reply.upstream_id.as_ref().filter(|_| other.is_none()) {
             progress.accepted(id).await;
         }
         let streamed = response.headers().get(CONTENT_TYPE).is_none_or(|kind| {
@@ -268,7 +268,7 @@ impl Client {
             clock: &self.clock,
             announced: false,
         };
-        intake.announced = intake.reply.upstream_id.is_some();
+        intake.announced = intake.reply.upstream_id.is_some() || other.is_some();
         if streamed {
             intake.stream(response, &mut watch).await
         } else {

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use shared::config::Vars;
 use shared::models::ModelsConfig;
 
-use super::key_file;
+use super::{ProviderConfig, key_file};
 
 const DEFAULT_BASE_URL: &str = "https://openrouter.ai/api/v1";
 
@@ -72,6 +72,8 @@ pub struct UpstreamConfig {
     pub keys: Vec<SecretString>,
     /// A file with more keys, read again when it changes.
     pub keys_file: Option<PathBuf>,
+    /// Who is asked for single models instead.
+    pub providers: Vec<ProviderConfig>,
     /// How long each part of a call may take.
     pub timeouts: Timeouts,
     /// `HTTP-Referer`, which OpenRouter shows in its rankings.
@@ -113,7 +115,13 @@ impl UpstreamConfig {
         if let Some(problem) = unread {
             vars.problem("OPENROUTER_API_KEYS_FILE", problem);
         }
-        if keys.is_empty() && keys_file.is_none() && base_url.as_str() == DEFAULT_BASE_URL {
+        let providers = ProviderConfig::all_from_vars(vars);
+        let elsewhere = |name: &str| {
+            let mut models = providers.iter().flat_map(|one| &one.models);
+            models.any(|own| own == name)
+        };
+        let needs_key = base_url.as_str() == DEFAULT_BASE_URL && !models.names().all(elsewhere);
+        if keys.is_empty() && keys_file.is_none() && needs_key {
             vars.problem("OPENROUTER_API_KEY", "is required for openrouter.ai");
         }
         Self {
@@ -121,6 +129,7 @@ impl UpstreamConfig {
             base_url,
             keys,
             keys_file,
+            providers,
             timeouts: timeouts(vars),
             referer: vars.optional("OPENROUTER_REFERER", "sent as HTTP-Referer"),
             title: vars.optional("OPENROUTER_TITLE", "sent as X-Title"),

@@ -151,11 +151,12 @@ struct Extensions<'a> {
 /// The body of one call as JSON.
 pub(super) fn body(
     config: &UpstreamConfig,
+    dialect: Dialect,
     call: &Call,
     messages: &[ChatMessage],
     model: &str,
 ) -> Vec<u8> {
-    let extensions = (config.dialect == Dialect::OpenRouter).then(|| Extensions {
+    let extensions = (dialect == Dialect::OpenRouter).then(|| Extensions {
         session_id: call.session_id.to_string(),
         usage: json!({ "include": true }),
         plugins: json!([{ "id": "context-compression", "enabled": false }]),
@@ -213,7 +214,14 @@ mod tests {
             is_last_round: false,
             time_left: std::time::Duration::ZERO,
         };
-        serde_json::from_slice(&body(&config, &call, &call.messages, "a/b:free")).unwrap()
+        serde_json::from_slice(&body(
+            &config,
+            config.dialect,
+            &call,
+            &call.messages,
+            "a/b:free",
+        ))
+        .unwrap()
     }
 
     #[test]

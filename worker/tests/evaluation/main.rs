@@ -15,9 +15,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod figures;
+mod intents;
 #[path = "../knowledge/rig.rs"]
 #[expect(dead_code, reason = "each test binary uses its own part of the rig")]
 mod rig;
+mod speed;
 
 use shared::domain::EmbeddingProfile;
 use shared::knowledge::{Searched, Vocabularies, search};

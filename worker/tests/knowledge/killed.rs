@@ -25,7 +25,11 @@ fn start(fleet: &Fleet, name: &str) -> Process {
 }
 
 /// Waits until there is enough done, for as long as it goes on.
-async fn until(fleet: &Fleet, id: Uuid, enough: impl Fn(&Ingestion) -> bool) -> Ingestion {
+pub(crate) async fn until(
+    fleet: &Fleet,
+    id: Uuid,
+    enough: impl Fn(&Ingestion) -> bool,
+) -> Ingestion {
     let mut seen = ingestion(fleet, id).await;
     while !enough(&seen) {
         let before = (seen.documents_new, seen.chunks_embedded, seen.status);

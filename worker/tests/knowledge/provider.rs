@@ -91,3 +91,98 @@ async fn what_passes_is_tried_again_and_a_refused_key_is_replaced() {
     provider.embed(&["dua"]).await.unwrap();
     assert_eq!(provider.simulator.calls().len(), 2);
 }
+
+/// A server that answers every request with this body.
+fn canned(body: &'static str) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            // The body is short and comes with the end of the object.
+            while !request.ends_with(b"}") {
+                let read = stream.read(&mut buffer).unwrap();
+                request.extend_from_slice(&buffer[..read]);
+                if read == 0 {
+                    break;
+                }
+            }
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body.as_bytes()).unwrap();
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_looks_like_success_is_looked_at_closely() {
+    for (body, class, says) in [
+        (
+            r#"{"error":{"code":429,"message":"slow down"}}"#,
+            ErrorClass::Capacity,
+            "slow down",
+        ),
+        (
+            r#"{"data":[{"index":0,"embedding":[NaN,1]},{"index":1,"embedding":[1,0]}]}"#,
+            ErrorClass::Malformed,
+            "no list of vectors",
+        ),
+        (
+            r#"{"data":[{"index":0,"embedding":[1e39,1]},{"index":1,"embedding":[1,0]}]}"#,
+            ErrorClass::Malformed,
+            "no direction",
+        ),
+        (
+            r#"{"data":[{"index":0,"embedding":[0,0]},{"index":1,"embedding":[1,0]}]}"#,
+            ErrorClass::Malformed,
+            "no direction",
+        ),
+        (
+            r#"{"data":[{"index":0,"embedding":[1,0]}]}"#,
+            ErrorClass::Malformed,
+            "1 vectors came for 2 texts",
+        ),
+        (
+            r#"{"data":[{"index":0,"embedding":[1,0]},{"index":0,"embedding":[0,1]}]}"#,
+            ErrorClass::Malformed,
+            "comes twice",
+        ),
+        (
+            r#"{"data":[{"index":0,"embedding":[1,0]},{"index":2,"embedding":[0,1]}]}"#,
+            ErrorClass::Malformed,
+            "index 2 is wrong",
+        ),
+        (
+            r#"{"data":[{"index":0,"embedding":[1,0,0]},{"index":1,"embedding":[0,1,0]}]}"#,
+            ErrorClass::UnknownModel,
+            "embedding_dimension_mismatch",
+        ),
+        ("not json", ErrorClass::Malformed, "no list of vectors"),
+        ("{}", ErrorClass::Malformed, "0 vectors came"),
+    ] {
+        let mut vars = Vars::from_map([
+            ("NEBIUS_BASE_URL", canned(body)),
+            ("MAX_RETRIES", "0".to_owned()),
+        ]);
+        let config = EmbeddingConfig::from_vars(&mut vars);
+        vars.finish().unwrap();
+        let client = Embeddings::new(config, Clock::system()).unwrap();
+        let texts = ["satu".to_owned(), "dua".to_owned()];
+        let call = EmbeddingCall {
+            model: "any",
+            dimension: 2,
+            texts: &texts,
+            time_left: Duration::from_secs(20),
+        };
+        let error = client.embed(&call, &Unlimited, drop).await.unwrap_err();
+        assert_eq!(error.class, class, "{body}: {error}");
+        assert!(error.detail.contains(says), "{body}: {error}");
+    }
+}

@@ -69,6 +69,50 @@ pub(crate) async fn upload(fleet: &Fleet, file: &str) -> Uuid {
     id
 }
 
+/// The same for a file that does not fit one statement.
+pub(crate) async fn staged_upload(fleet: &Fleet, file: &str) -> Uuid {
+    let mut sheet = Sheet::default();
+    let id = id::new(fleet.clock.now());
+    let mut tx = fleet.api.user(fleet.user).await.unwrap();
+    ingestions::begin(&mut tx, id, Some("entries.csv"))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let stage = async |sheet: &mut Sheet| {
+        let rows: Vec<_> = sheet
+            .take()
+            .into_iter()
+            .filter_map(|row| match row {
+                Row::Entry { line, text } => Some(StagedRow::new(line, text)),
+                Row::Skipped(_) => None,
+            })
+            .collect();
+        let mut tx = fleet.api.user(fleet.user).await.unwrap();
+        assert!(ingestions::stage(&mut tx, id, &rows, &[]).await.unwrap());
+        tx.commit().await.unwrap();
+    };
+    for piece in file.as_bytes().chunks(1 << 18) {
+        sheet.push(piece).unwrap();
+        stage(&mut sheet).await;
+    }
+    sheet.finish().unwrap();
+    stage(&mut sheet).await;
+    let file = Understood {
+        encoding: Some("utf-8"),
+        delimiter: Some(","),
+        columns: &serde_json::json!([]),
+        rows_read: sheet.rows_read(),
+    };
+    let mut tx = fleet.api.user(fleet.user).await.unwrap();
+    assert!(
+        ingestions::queue(&mut tx, id, "default", &file)
+            .await
+            .unwrap()
+    );
+    tx.commit().await.unwrap();
+    id
+}
+
 pub(crate) async fn ingestion(fleet: &Fleet, id: Uuid) -> Ingestion {
     let mut tx = fleet.api.user(fleet.user).await.unwrap();
     ingestions::find(&mut tx, id).await.unwrap().unwrap()

@@ -297,7 +297,7 @@ async fn rows_that_were_refused_are_tried_again_alone() {
     let fleet = Fleet::new().await;
     let _worker = worker(&fleet, "w1");
     let text = format!(
-        "{}Menu,\"ditolak [[sim:400,times=2]] satu\",x\nMenu,\"ditolak [[sim:400,times=1]] dua\",x\n",
+        "{}Menu,\"ditolak [[sim:400,times=1]] satu\",x\nMenu,\"ditolak [[sim:400,times=2]] dua\",x\n",
         file(0..3, "Muat ulang")
     );
     let id = upload(&fleet, &text).await;

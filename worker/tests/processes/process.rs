@@ -58,6 +58,15 @@ impl Process {
         }
     }
 
+    /// Its process id.
+    #[allow(
+        dead_code,
+        reason = "of the tests that share this file, those of memory ask for it"
+    )]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }

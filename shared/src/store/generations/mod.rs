@@ -216,7 +216,7 @@ pub async fn list(tx: &mut UserTx, filter: &Filter) -> StoreResult<(Vec<Generati
 }
 
 /// The generations of a conversation from `younger` on, and those from `oldest` on that have not ended or did so
-/// after `ended_after`; oldest first, at most 200: the logs that a resumed feed of the conversation may still have to
+/// within so many seconds; oldest first, at most 200: the logs that a resumed feed of the conversation may still have to
 /// read. Titles are nobody's to follow.
 ///
 /// # Errors
@@ -226,19 +226,19 @@ pub async fn going_on_since(
     conversation_id: Uuid,
     oldest: Uuid,
     younger: Uuid,
-    ended_after: Option<OffsetDateTime>,
+    ended_within: f64,
 ) -> StoreResult<Vec<Uuid>> {
     let user_id = tx.user_id();
     let ids = sqlx::query_scalar!(
         "SELECT id FROM chat.generations
          WHERE user_id = $1 AND conversation_id = $2 AND id >= $3 AND kind <> 'title'
-           AND (id >= $4 OR finished_at IS NULL OR finished_at > $5)
+           AND (id >= $4 OR finished_at IS NULL OR finished_at > now() - $5 * interval '1 second')
          ORDER BY id LIMIT 200",
         user_id,
         conversation_id,
         oldest,
         younger,
-        ended_after,
+        ended_within,
     )
     .fetch_all(tx.conn())
     .await?;
