@@ -61,8 +61,8 @@ pub(super) async fn read(
             return Ok(Since::default());
         }
     }
-    let ids =
-        generations::going_on_since(&mut tx, conversation_id, oldest, younger, ended_within).await?;
+    let ids = generations::going_on_since(&mut tx, conversation_id, oldest, younger, ended_within)
+        .await?;
     drop(tx);
     let mut since = Since::default();
     let mut news: Vec<(u64, Arc<PushedEvent>)> = Vec::new();

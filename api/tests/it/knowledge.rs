@@ -48,8 +48,7 @@ pub(crate) async fn ended(editor: &Client, id: &str) -> Value {
     until(async || {
         let answer = editor.get(&format!("{UPLOADS}/{id}")).await;
         let status = answer.text("/status");
-        (!["uploading", "queued", "running"].contains(&status.as_str()))
-            .then_some(answer.body)
+        (!["uploading", "queued", "running"].contains(&status.as_str())).then_some(answer.body)
     })
     .await
 }
