@@ -59,16 +59,12 @@ impl Process {
     }
 
     /// Its process id.
-    #[allow(
-        dead_code,
-        reason = "of the tests that share this file, those of memory ask for it"
-    )]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        kill(Pid::from_raw(self.id().cast_signed()), signal).unwrap();
     }
 
     /// What it has said so far.
