@@ -4,7 +4,7 @@
 mod seen;
 mod since;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::routes::load_generation;
 
 /// Wishes to resume that may wait at once.
 const MAX_WORK: usize = 64;
-/// Generations that are looked at after a gap, the newest ones.
+/// Generations that are looked at after a gap: the newest ones, besides those that the client has seen begin.
 const LOOKED_AT: i64 = 100;
 
 /// How often those are looked at that have not ended and of which nothing has come since: a worker may
@@ -219,11 +219,11 @@ async fn missed(
         offset: 0,
     };
     let (newest_first, _) = generations::list(&mut tx, &filter).await?;
-    let ids = newest_first.iter().rev().map(|generation| generation.id);
-    Ok(ids
-        .filter(|id| *id > since || seen.follows(*id))
-        .filter(|id| !seen.has_ended(*id))
-        .collect())
+    let ids = newest_first.iter().map(|generation| generation.id);
+    let ids = ids.filter(|id| *id > since || seen.follows(*id));
+    // Who has hundreds under way does not lose the ends of the older ones.
+    let ids: BTreeSet<Uuid> = ids.chain(seen.unfinished()).collect();
+    Ok(ids.into_iter().filter(|id| !seen.has_ended(*id)).collect())
 }
 
 /// What cannot be read now. Going on without would leave a hole.

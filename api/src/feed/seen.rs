@@ -7,8 +7,8 @@ use shared::id::EventId;
 use shared::push::PushedEvent;
 use uuid::Uuid;
 
-/// Generations whose last event is remembered. The oldest are forgotten first; after that, an
-/// event of theirs could only be repeated by a producer that breaks the order of its log.
+/// Generations whose last event is remembered. Those that have ended are forgotten first, the oldest before the
+/// others; after that, an event of theirs could only be repeated by a producer that breaks the order of its log.
 const REMEMBERED: usize = 256;
 /// The last event of each generation that was delivered.
 #[derive(Debug, Default)]
@@ -61,6 +61,12 @@ impl Seen {
         true
     }
 
+    /// Those that have not ended, as far as the client knows.
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = Uuid> {
+        let going_on = self.last.iter().filter(|(_, last)| last.goes_on());
+        going_on.map(|(id, _)| *id)
+    }
+
     /// Those that have not ended and of which nothing has come since the last call, oldest first.
     pub(super) fn silent(&mut self) -> VecDeque<Uuid> {
         let mut silent = VecDeque::new();
@@ -90,10 +96,11 @@ impl Seen {
         let mut forgotten = self.last.insert(id, last);
         if forgotten.is_none() {
             self.order.push_back(id);
-            if self.order.len() > REMEMBERED
-                && let Some(oldest) = self.order.pop_front()
-            {
-                forgotten = self.last.remove(&oldest);
+            if self.order.len() > REMEMBERED {
+                let has_ended = |id: &Uuid| self.last.get(id).is_none_or(|last| !last.goes_on());
+                let at = self.order.iter().position(has_ended).unwrap_or(0);
+                let oldest = self.order.remove(at);
+                forgotten = oldest.and_then(|oldest| self.last.remove(&oldest));
             }
         }
         self.going_on -= usize::from(forgotten.is_some_and(|last| last.goes_on()));
@@ -207,6 +214,23 @@ mod tests {
             seen.forget(Uuid::from_u128(number), None);
         }
         assert_eq!(seen.going_on, REMEMBERED);
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_before_what_goes_on() {
+        let mut seen = Seen::default();
+        let of = |number: u128, event: PushedEvent| PushedEvent {
+            generation_id: Some(Uuid::from_u128(number)),
+            ..event
+        };
+        assert!(seen.admit(&of(1, event(1, 1, EventType::InProgress))));
+        for number in 2..1_000 {
+            let end = event(1, EventId::TERMINAL_SEQ, EventType::Completed);
+            assert!(seen.admit(&of(number, end)));
+        }
+        assert!(seen.follows(Uuid::from_u128(1)) && !seen.follows(Uuid::from_u128(2)));
+        let unfinished: Vec<Uuid> = seen.unfinished().collect();
+        assert_eq!(unfinished, [Uuid::from_u128(1)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -73,6 +74,28 @@ impl Consuming {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_waits_for_a_schema_that_is_older_than_the_worker() {
+    let Some(mut consuming) = Consuming::new(&[]).await else {
+        return;
+    };
+    let older = "ALTER TABLE chat.inbound_events RENAME TO inbound_events_to_come";
+    consuming.fleet.env.execute(older).await;
+    let event = complete(Uuid::new_v4(), Uuid::new_v4()).to_string();
+    let publisher = &mut consuming.publisher;
+    publisher
+        .publish_text("chat.events", &event, Some("e-1"))
+        .await;
+    // Long enough for all the tries that another fault has.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(consuming.says(&["list"]), "no events\n");
+    let migrate = "ALTER TABLE chat.inbound_events_to_come RENAME TO inbound_events";
+    consuming.fleet.env.execute(migrate).await;
+    consuming
+        .becomes("SELECT stage FROM chat.assessments", "chatbot_ready")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replay_after_the_cause_is_gone_does_the_work() {
     let Some(mut consuming) = Consuming::new(&[]).await else {
         return;
@@ -80,7 +103,8 @@ async fn a_replay_after_the_cause_is_gone_does_the_work() {
     shared::metrics::install();
     assert_eq!(consuming.says(&["list"]), "no events\n");
     assert_eq!(consuming.says(&["replay"]), "0 replayed\n");
-    let break_it = "ALTER TABLE chat.inbound_events RENAME TO inbound_events_away";
+    let break_it =
+        "ALTER TABLE chat.inbound_events ADD CONSTRAINT fault CHECK (type = 'nothing') NOT VALID";
     consuming.fleet.env.execute(break_it).await;
     let event = complete(Uuid::new_v4(), Uuid::new_v4()).to_string();
     let huge = format!("{{\"event\": \"{}\"}}", "x".repeat(3 * 1024 * 1024));
@@ -124,7 +148,7 @@ async fn a_replay_after_the_cause_is_gone_does_the_work() {
     // Looking has changed nothing, and the cause is still there.
     assert_eq!(consuming.says(&["replay"]), "3 replayed\n");
     consuming.until_listed(3).await;
-    let mend = "ALTER TABLE chat.inbound_events_away RENAME TO inbound_events";
+    let mend = "ALTER TABLE chat.inbound_events DROP CONSTRAINT fault";
     consuming.fleet.env.execute(mend).await;
     assert_eq!(consuming.says(&["replay"]), "3 replayed\n");
     consuming

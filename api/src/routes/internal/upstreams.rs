@@ -13,7 +13,7 @@ use crate::extract::Internal;
     get, path = "/internal/upstreams", operation_id = "show_upstreams", tag = "internal",
     responses(
         (status = 200, body = Upstreams),
-        (status = 503, description = "unavailable: Redis does not answer"),
+        (status = 503, description = "unavailable"),
     )
 )]
 pub(in crate::routes) async fn show(

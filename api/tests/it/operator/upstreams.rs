@@ -24,7 +24,10 @@ async fn the_upstream_is_shown_as_the_workers_see_it() {
     let answer = user.ask(&id, "hello").await;
     assert_eq!(answer.text("/generation/status"), "completed");
     app.simulator.script("503");
-    user.say(&id, "and now?").await;
+    for _ in 0..4 {
+        let id = conversation(&user).await;
+        user.say(&id, "and now?").await;
+    }
     let shown = until(async || {
         let shown = service.get("/internal/upstreams").await.body;
         let is_told = !shown["breakers"].as_array()?.is_empty();
