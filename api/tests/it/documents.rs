@@ -16,6 +16,28 @@ fn the_committed_openapi_document_is_current() {
 }
 
 #[test]
+fn what_the_document_refers_to_is_in_it() {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let document: Value = serde_json::from_str(&api::openapi::text()).unwrap();
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(!found.is_empty());
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+#[test]
 fn the_document_names_only_codes_that_exist_and_refuses_unknown_fields() {
     let document: Value = serde_json::from_str(api::openapi::text()).unwrap();
     assert_eq!(document["openapi"], "3.1.0");

@@ -33,7 +33,7 @@ pub(in crate::routes) struct ReportQuery {
     months: u16,
     /// In which form.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(inline, required = false)]
     format: Format,
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct GapsQuery {
     days: u16,
     /// In which form.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(inline, required = false)]
     format: GapsFormat,
 }
 
