@@ -8,7 +8,7 @@ use shared::domain::{Event, Priority, Tier};
 use shared::queue;
 use shared::store::assessments::{self, Prepared, Preparing};
 use shared::store::generations::{NewGeneration, WELCOME_DEADLINE};
-use shared::store::{StoreResult, inbox};
+use shared::store::{StoreError, StoreResult, inbox};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Inbound, Refusal};
@@ -48,7 +48,9 @@ pub(super) async fn until_done(
                 let reason = "the assessment is another person's";
                 return Some(Err(Refusal(reason.to_owned())));
             }
-            Err(error) => {
+            // It is tried again; whoever holds the assessment then has somebody's word for it.
+            Err(Failure::TakenBack) => {}
+            Err(Failure::Store(error)) => {
                 let passes = error.is_unavailable() || error.is_conflict() || error.is_outdated();
                 failures += u32::from(!passes);
                 tracing::warn!(
@@ -69,8 +71,36 @@ pub(super) async fn until_done(
     }
 }
 
+/// Why an event is not stored yet.
+enum Failure {
+    Store(StoreError),
+    /// Somebody held the assessment of whom nobody has said that it is theirs.
+    TakenBack,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The analysis knows whose an assessment is, and whoever asked for it first only said so.
+async fn take_back(context: &Context, event: &Inbound) -> StoreResult<bool> {
+    let mut tx = context.db.sweep().await?;
+    let taken = assessments::disown(&mut tx, event.assessment_id, event.user_id).await?;
+    tx.commit().await?;
+    if taken {
+        tracing::warn!(
+            assessment.id = %event.assessment_id,
+            user.id = %event.user_id,
+            "an assessment was taken back from somebody who had asked for it before its owner"
+        );
+    }
+    Ok(taken)
+}
+
 /// The event's one transaction. None when the assessment is somebody else's.
-async fn work(context: &Context, event: &Inbound) -> StoreResult<Option<Done>> {
+async fn work(context: &Context, event: &Inbound) -> Result<Option<Done>, Failure> {
     let clock = &context.clock;
     let mut tx = context.db.user(event.user_id).await?;
     let kind = event.kind.as_str();
@@ -83,8 +113,13 @@ async fn work(context: &Context, event: &Inbound) -> StoreResult<Option<Done>> {
     let data = event.data.as_ref();
     let registered = assessments::register(&mut tx, clock, event.assessment_id, data, None).await?;
     let Some(mut registered) = registered else {
-        return Ok(None);
+        drop(tx);
+        return match take_back(context, event).await? {
+            true => Err(Failure::TakenBack),
+            false => Ok(None),
+        };
     };
+    assessments::vouch(&mut tx, event.assessment_id).await?;
     assessments::listen(&mut tx, &mut registered, context.config.platform.spoken()).await?;
     let request_id = event.request_id.as_deref();
     let traceparent = event.traceparent.as_deref();

@@ -21,7 +21,7 @@ impl Consuming {
         DeadEvents::connect(&broker, &config).await.unwrap()
     }
 
-    async fn reasons(&self) -> Vec<String> {
+    pub(crate) async fn reasons(&self) -> Vec<String> {
         let (dead, _connection) = self.dead().await;
         let listed = dead.list(100).await.unwrap();
         listed.into_iter().map(|event| event.reason).collect()

@@ -1,6 +1,7 @@
 //! What one assessment's events do.
 
 use serde_json::{Value, json};
+use shared::store::assessments;
 use uuid::Uuid;
 
 use crate::receiver::Receiver;
@@ -190,6 +191,44 @@ async fn new_results_come_into_the_conversation_with_a_note() {
             .await,
         "1"
     );
+}
+
+#[tokio::test]
+async fn who_asked_for_an_assessment_before_its_owner_does_not_keep_it() {
+    let Some(mut consuming) = Consuming::new(&[]).await else {
+        return;
+    };
+    let (owner, other, assessment) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    let fleet = &consuming.fleet;
+    let begun = fleet.conversation_of(other).await;
+    // As the API does where no archive says whose it is.
+    let mut tx = fleet.api.user(other).await.unwrap();
+    let registering = assessments::register(&mut tx, &fleet.clock, assessment, None, None);
+    assert!(registering.await.unwrap().is_some());
+    tx.commit().await.unwrap();
+    let held = format!(
+        "UPDATE chat.conversations SET assessment_id = '{assessment}', context_type = 'assessment' WHERE id = '{begun}'"
+    );
+    fleet.env.execute(&held).await;
+    let event = complete(owner, assessment);
+    consuming.publisher.publish("chat.events", &event).await;
+    consuming.becomes(STAGE, "chatbot_ready").await;
+    let holders = "SELECT string_agg(user_id::text, ' ') FROM chat.conversations WHERE assessment_id IS NOT NULL";
+    assert_eq!(consuming.read(holders).await, owner.to_string());
+    let of_other = format!(
+        "SELECT (assessment_id IS NULL)::text FROM chat.conversations WHERE id = '{begun}'"
+    );
+    assert_eq!(consuming.read(&of_other).await, "true");
+    // The next one to say that it is theirs has the analysis against them, and the row stays.
+    let event = complete(other, assessment);
+    consuming.publisher.publish("chat.events", &event).await;
+    let refused = async || {
+        let reasons = consuming.reasons().await;
+        (!reasons.is_empty()).then_some(reasons)
+    };
+    let reasons = consuming.fleet.until(refused).await;
+    assert_eq!(reasons, ["the assessment is another person's"]);
+    assert_eq!(consuming.read(holders).await, owner.to_string());
 }
 
 #[tokio::test]

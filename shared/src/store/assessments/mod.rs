@@ -31,7 +31,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreResult, UserTx};
+use super::{StoreResult, SweepTx, UserTx};
 use crate::clock::Clock;
 use crate::domain::assessment::{AssessmentData, Language, LanguageSource, Stage};
 use crate::id;
@@ -172,6 +172,45 @@ pub struct Registered {
     pub assessment: Assessment,
     /// Whether results came that were not known, or other ones.
     pub is_news: bool,
+}
+
+/// Notes that somebody who knows has said that this assessment, which is locked, is this person's.
+///
+/// # Errors
+/// When the database fails.
+pub async fn vouch(tx: &mut UserTx, assessment_id: Uuid) -> StoreResult<()> {
+    let user_id = tx.user_id();
+    sqlx::query!(
+        "UPDATE chat.assessments SET vouched = true WHERE id = $1 AND user_id = $2 AND NOT vouched",
+        assessment_id,
+        user_id,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes an assessment from whoever asked for it without anybody's word that it is theirs, because it is `owner`'s.
+/// Their conversation stays theirs and is of no assessment any more. Returns whether it was taken.
+///
+/// # Errors
+/// When the database fails.
+pub async fn disown(tx: &mut SweepTx, assessment_id: Uuid, owner: Uuid) -> StoreResult<bool> {
+    let taken = sqlx::query_scalar!(
+        r#"WITH gone AS (
+               DELETE FROM chat.assessments a WHERE a.id = $1 AND a.user_id <> $2 AND NOT a.vouched
+               RETURNING a.id, a.user_id
+           ), freed AS (
+               UPDATE chat.conversations c SET assessment_id = NULL, updated_at = now()
+               FROM gone g WHERE c.assessment_id = g.id AND c.user_id = g.user_id
+           )
+           SELECT count(*) AS "taken!" FROM gone"#,
+        assessment_id,
+        owner,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(taken > 0)
 }
 
 /// Notes what is known of an assessment and locks it. Results that are given replace what was known;
