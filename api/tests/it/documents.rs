@@ -27,7 +27,7 @@ fn what_the_document_refers_to_is_in_it() {
             _ => {}
         }
     }
-    let document: Value = serde_json::from_str(&api::openapi::text()).unwrap();
+    let document: Value = serde_json::from_str(api::openapi::text()).unwrap();
     let mut found = Vec::new();
     references(&document, &mut found);
     assert!(!found.is_empty());
