@@ -52,16 +52,8 @@ async fn tell(context: &Context, anomaly: &Anomaly) {
     let Anomaly {
         about, of, unit, ..
     } = anomaly;
-    let key = format!("anomaly:{about}:{unit}:{of}");
-    let mut command = redis::cmd("SET");
-    command
-        .arg(context.redis.key(key))
-        .arg(1)
-        .arg("NX")
-        .arg("EX")
-        .arg(TOLD_FOR.as_secs());
-    let set: Result<Option<String>, _> = context.redis.command(&command).await;
-    if matches!(set, Ok(None)) {
+    let what = format!("anomaly:{about}:{unit}:{of}");
+    if !turns::is_ours(context, &what, TOLD_FOR).await {
         return;
     }
     metrics::counter!(

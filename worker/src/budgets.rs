@@ -7,6 +7,7 @@ use shared::store::{StoreResult, budgets, maintenance};
 use uuid::Uuid;
 
 use crate::context::Context;
+use crate::turns;
 
 /// Reservations looked at in one round. A budget knows of an end some rounds late at worst, and then holds
 /// more than it must and never less.
@@ -32,6 +33,7 @@ pub async fn watch_budgets(context: Arc<Context>) {
     loop {
         if on
             && round.is_multiple_of(WARNINGS)
+            && turns::is_ours(&context, "budget-warnings", ROUND * (WARNINGS - 3)).await
             && let Err(error) = warn(&context).await
         {
             let error = &error as &dyn std::error::Error;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::id::EventId;
-use shared::push::{Feed, PushedEvent, Subscription, read_log, terminal_event};
+use shared::push::{Feed, Logged, PushedEvent, Subscription, read_entries, terminal_event};
 use shared::redis::RedisFailure;
 use shared::store::generations::{self, Filter};
 use shared::store::{StoreError, StoreResult};
@@ -235,30 +235,33 @@ enum Behind {
     Log(#[from] RedisFailure),
 }
 
-async fn log(
-    app: &AppState,
-    id: Uuid,
-    after: Option<EventId>,
-) -> Result<Vec<Arc<PushedEvent>>, RedisFailure> {
-    let events = read_log(&app.redis, id, after).await?;
-    Ok(events.into_iter().map(Arc::new).collect())
+fn is_whole(entries: &[Logged]) -> bool {
+    let last = entries.last();
+    last.is_some_and(|entry| entry.event.kind.is_terminal())
 }
 
-fn is_whole(events: &[Arc<PushedEvent>]) -> bool {
-    events.last().is_some_and(|event| event.kind.is_terminal())
-}
-
-/// The log, and the terminal event from the row where the log does not have it (any more).
 async fn whole_log(
     app: &AppState,
     user_id: Uuid,
     id: Uuid,
     after: Option<EventId>,
 ) -> Result<Vec<Arc<PushedEvent>>, Behind> {
+    let entries = whole_entries(app, user_id, id, after).await?;
+    let events = entries.into_iter().map(|entry| Arc::new(entry.event));
+    Ok(events.collect())
+}
+
+/// The log, and the terminal event from the row where the log does not have it (any more).
+async fn whole_entries(
+    app: &AppState,
+    user_id: Uuid,
+    id: Uuid,
+    after: Option<EventId>,
+) -> Result<Vec<Logged>, Behind> {
     if after.is_some_and(|id| id.seq == EventId::TERMINAL_SEQ) {
         return Ok(Vec::new());
     }
-    let logged = log(app, id, after).await;
+    let logged = read_entries(&app.redis, id, after).await;
     if logged.as_deref().is_ok_and(is_whole) {
         return Ok(logged?);
     }
@@ -268,9 +271,16 @@ async fn whole_log(
     };
     // The row ends before the log does: what came meanwhile stands before the end. Where the log
     // cannot be read, the end brings the whole reply all the same.
-    let mut events = log(app, id, after).await.unwrap_or_default();
-    if !is_whole(&events) {
-        events.push(Arc::new(PushedEvent::from(&event)));
+    let mut entries = read_entries(&app.redis, id, after)
+        .await
+        .unwrap_or_default();
+    if !is_whole(&entries) {
+        let ended_us = u64::try_from(event.at.unix_timestamp_nanos() / 1_000).ok();
+        entries.push(Logged {
+            event: PushedEvent::from(&event),
+            // Behind what the log still has, nobody knows whether it was told.
+            at_us: ended_us.filter(|_| entries.is_empty()),
+        });
     }
-    Ok(events)
+    Ok(entries)
 }

@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::id::{self, EventId};
-use shared::push::{Logged, PushedEvent, Taken, read_entries, taken, terminal_event};
-use shared::redis::RedisFailure;
+use shared::push::{Logged, PushedEvent, Taken, taken};
 use shared::store::generations;
 use uuid::Uuid;
 
-use super::Behind;
+use super::{Behind, whole_entries};
 use crate::app::AppState;
-use crate::routes::load_generation;
 
 /// How long before the event a generation may have been accepted that was still going on then.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -71,7 +69,7 @@ pub(super) async fn read(
             Some(mark) => entry.event.id == after || entry.at_us.is_some_and(|at| at <= mark),
             None => entry.event.id <= after,
         };
-        let entries = whole(app, user_id, id).await?;
+        let entries = whole_entries(app, user_id, id, None).await?;
         let first_new = entries
             .iter()
             .rposition(known)
@@ -90,31 +88,4 @@ pub(super) async fn read(
     news.sort_by_key(|(at, _)| *at);
     since.events = news.into_iter().map(|(_, event)| event).collect();
     Ok(since)
-}
-
-/// A generation's log, and its end from the row where the log does not have it (any more).
-async fn whole(app: &AppState, user_id: Uuid, id: Uuid) -> Result<Vec<Logged>, Behind> {
-    let is_whole = |entries: &[Logged]| {
-        let last = entries.last();
-        last.is_some_and(|entry| entry.event.kind.is_terminal())
-    };
-    let entries: Result<Vec<Logged>, RedisFailure> = read_entries(&app.redis, id, None).await;
-    if entries.as_deref().is_ok_and(is_whole) {
-        return Ok(entries?);
-    }
-    let row = load_generation(app, user_id, id).await?;
-    let Some(event) = row.and_then(|found| terminal_event(&found.generation)) else {
-        return Ok(entries?);
-    };
-    // The row ends before the log does: what came meanwhile stands before the end.
-    let mut entries = read_entries(&app.redis, id, None).await.unwrap_or_default();
-    if !is_whole(&entries) {
-        let at_us = u64::try_from(event.at.unix_timestamp_nanos() / 1_000).ok();
-        entries.push(Logged {
-            event: PushedEvent::from(&event),
-            // Without the log before it nobody knows whether it was told.
-            at_us: entries.is_empty().then_some(at_us).flatten(),
-        });
-    }
-    Ok(entries)
 }

@@ -7,6 +7,7 @@ use shared::store::StoreResult;
 use shared::store::knowledge::indexes::{self, Changed, Which};
 
 use crate::context::Context;
+use crate::turns;
 
 /// How often is looked whether anything has changed.
 const LOOK: Duration = Duration::from_secs(5);
@@ -15,6 +16,11 @@ const LOOK: Duration = Duration::from_secs(5);
 pub async fn keep_indexes(context: Arc<Context>) {
     let mut seen = String::new();
     loop {
+        // To count a large collection is dear, and what one has seen to is there for all.
+        if !turns::is_ours(&context, "indexes", LOOK.mul_f64(0.75)).await {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
         match look(&context, &seen).await {
             Ok(Some(signature)) => seen = signature,
             Ok(None) => {}
