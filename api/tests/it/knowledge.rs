@@ -420,7 +420,8 @@ async fn a_word_that_an_editor_explains_is_understood_at_once() {
 async fn what_was_refused_is_tried_again_when_an_editor_says_so() {
     let app = TestApp::new().await;
     let editor = editor(&app);
-    let file = b"MENU,ISSUE\nMenu,biasa saja\nMenu,\"ditolak [[sim:400,times=2]] dulu\"\n";
+    let refusal = app.simulator.script_containing("ditolak", "400");
+    let file = b"MENU,ISSUE\nMenu,biasa saja\nMenu,ditolak dulu\n";
     let done = index(&editor, file).await;
     assert_eq!(done["status"], "completed_with_errors", "{done}");
     assert_eq!(done["rows_skipped"][0]["line"], 3, "{done}");
@@ -429,6 +430,7 @@ async fn what_was_refused_is_tried_again_when_an_editor_says_so() {
     assert_eq!(none.problem(), "409 nothing_to_retry");
     let bad = editor.post(&path, json!({ "lines": [] })).await;
     assert_eq!(bad.problem(), "422 validation_failed lines");
+    assert!(app.simulator.remove_rule(refusal));
     let again = editor.post(&path, json!({ "lines": [3] })).await;
     assert_eq!(again.status, 202, "{}", again.shown());
     let done = ended(&editor, &again.text("/ingestion/id")).await;

@@ -158,8 +158,8 @@ async fn what_the_provider_refused_is_shown_and_tried_again() {
     let Some(mut browser) = open(&editor, "files", 1280, 900).await else {
         return;
     };
-    let file =
-        "MENU,ISSUE\\r\\nMenu,biasa saja\\r\\nMenu,\"ditolak [[sim:400,times=2]] dulu\"\\r\\n";
+    let refusal = app.simulator.script_containing("ditolak", "400");
+    let file = "MENU,ISSUE\\r\\nMenu,biasa saja\\r\\nMenu,ditolak dulu\\r\\n";
     choose(&mut browser, "sipd.csv", file).await;
     browser.click("index-file").await;
     shows(
@@ -169,6 +169,7 @@ async fn what_the_provider_refused_is_shown_and_tried_again() {
     )
     .await;
     shows(&mut browser, "problems", "line 3").await;
+    assert!(app.simulator.remove_rule(refusal));
     browser.click("retry-ingestion").await;
     shows(&mut browser, "ingestion-state", "sipd.csv indexed.").await;
     browser

@@ -202,15 +202,31 @@ impl Simulator {
     ///
     /// # Panics
     /// The directives are mistyped.
+    pub fn script(&self, directives: &str) -> u64 {
+        self.script_rule(Rule {
+            directives: directives.to_owned(),
+            ..Rule::default()
+        })
+    }
+
+    /// The same for calls whose last user message, or any of whose inputs, contains `part`.
+    ///
+    /// # Panics
+    /// The directives are mistyped.
+    pub fn script_containing(&self, part: &str, directives: &str) -> u64 {
+        self.script_rule(Rule {
+            contains: Some(part.to_owned()),
+            directives: directives.to_owned(),
+            ..Rule::default()
+        })
+    }
+
     #[expect(
         clippy::panic,
         reason = "a mistyped script is a mistake in the test that wrote it"
     )]
-    pub fn script(&self, directives: &str) -> u64 {
-        let rule = Rule {
-            directives: directives.to_owned(),
-            ..Rule::default()
-        };
+    fn script_rule(&self, rule: Rule) -> u64 {
+        let directives = rule.directives.clone();
         match self.add_rule(rule) {
             Ok(id) => id,
             Err(error) => panic!("cannot script {directives:?}: {error}"),

@@ -185,10 +185,12 @@ impl Active {
                 .flatten()
                 .all(|wanted| wanted == subject.key || wanted == subject.key_label)
             && rule.contains.as_deref().is_none_or(|wanted| {
-                subject
-                    .messages
-                    .last()
-                    .is_some_and(|last| last.contains(wanted))
+                let said = match (subject.endpoint, subject.messages) {
+                    (Some(Endpoint::Embeddings), inputs) => inputs,
+                    (_, [.., last]) => std::slice::from_ref(last),
+                    (_, []) => &[],
+                };
+                said.iter().any(|text| text.contains(wanted))
             })
     }
 }

@@ -380,7 +380,7 @@ pub struct Rule {
     /// Only calls with this API key or key label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Only calls whose last user message (or first input) contains this.
+    /// Only calls whose last user message (or any of whose inputs) contains this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contains: Option<String>,
     /// Only calls of this kind.

@@ -297,9 +297,11 @@ async fn rows_that_were_refused_are_tried_again_alone() {
     let fleet = Fleet::new().await;
     let _worker = worker(&fleet, "w1");
     let text = format!(
-        "{}Menu,\"ditolak [[sim:400,times=1]] satu\",x\nMenu,\"ditolak [[sim:400,times=2]] dua\",x\n",
+        "{}Menu,ditolak satu,x\nMenu,ditolak dua,x\n",
         file(0..3, "Muat ulang")
     );
+    let [first, second] =
+        ["satu", "dua"].map(|part| fleet.simulator.script_containing(part, "400"));
     let id = upload(&fleet, &text).await;
     let done = ended(&fleet, id).await;
     assert_eq!(done.chunks_failed, 2, "{done:?}");
@@ -313,6 +315,7 @@ async fn rows_that_were_refused_are_tried_again_alone() {
     };
     assert!(!again(&[2]).await, "that row did not fail");
     fleet.simulator.clear_calls();
+    assert!(fleet.simulator.remove_rule(second));
     assert!(again(&[6]).await);
     let one = ended(&fleet, id).await;
     assert_eq!(
@@ -322,6 +325,7 @@ async fn rows_that_were_refused_are_tried_again_alone() {
     );
     assert_eq!(one.rows_skipped[0].line, 5, "{one:?}");
     assert_eq!(asked_for(&fleet).len(), 1, "nothing else was asked for");
+    assert!(fleet.simulator.remove_rule(first));
     assert!(again(&[5, 6]).await);
     let all = ended(&fleet, id).await;
     assert_eq!(
