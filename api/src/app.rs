@@ -7,10 +7,11 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
 use platform::Platform;
+use shared::budgets::Reckoning;
 use shared::figures::Figures;
 use shared::knowledge::Vocabularies;
 use shared::lifecycle::Lifecycle;
-use shared::models::ModelsConfig;
+use shared::models::{ModelsConfig, Prices};
 use shared::operator::Operator;
 use shared::push::Hub;
 use shared::redis::Redis;
@@ -105,8 +106,20 @@ impl AppState {
             people: db.clone(),
             redis: redis.clone(),
             models: models.clone(),
+            reckoning: Reckoning {
+                config: gate.config.budgets,
+                history_tokens: gate.config.history_tokens,
+                prices: Prices::default(),
+            },
             clock: gate.clock.clone(),
         };
+        if gate.config.budgets.is_on() {
+            let prices = operator.reckoning.prices.clone().watch(redis.clone());
+            let closed = closing.clone();
+            lifecycle.run("prices", async move {
+                closed.run_until_cancelled(prices).await;
+            });
+        }
         let backlog = Arc::new(Backlog::new(gate.config.limits.max_queue_depth));
         let watching = backlog::watch(operator.clone(), Arc::clone(&backlog));
         let closed = closing.clone();

@@ -13,9 +13,7 @@ use crate::error::{Code, Problem, Result};
 /// What is to be reserved for a generation over this chain, in credits; none where nobody set a budget, or
 /// all of its models are free.
 pub(crate) fn estimate(app: &AppState, chain: &[Model]) -> Option<Decimal> {
-    let config = &app.gate.config;
-    let budgets = config.budgets.is_on().then_some(&config.budgets)?;
-    budgets.estimate(&app.models, chain, config.history_tokens)
+    app.operator.reckoning.estimate(&app.models, chain)
 }
 
 /// Reserves `credits` for a generation that was accepted in this transaction, or has it made by free models

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use crate::config::Vars;
-use crate::models::{Model, ModelsConfig};
+use crate::models::{Model, ModelsConfig, Price, Prices};
 
 /// Tokens that a prompt may have beside its history: the system's part and the background.
 const PROMPT_OVERHEAD: u32 = 2_500;
@@ -92,8 +92,8 @@ impl BudgetsConfig {
         let per_million: Decimal = vars.get(
             "BUDGET_DEFAULT_PRICE",
             "15",
-            "credits for a million tokens of a paid model whose prices MODEL_CATALOGUE does not name; what is reserved \
-             for a reply is reckoned with it",
+            "credits for a million tokens of a paid model whose prices neither MODEL_CATALOGUE nor the upstream's \
+             GET /models names; what is reserved for a reply is reckoned with it",
         );
         if per_million.is_sign_negative() {
             vars.problem("BUDGET_DEFAULT_PRICE", "must not be negative");
@@ -112,11 +112,12 @@ impl BudgetsConfig {
     }
 
     /// The most that one call over this chain costs, in credits, with so many tokens of history; none where
-    /// all of its models are free.
+    /// all of its models are free. What the operator says of a price counts, then what the upstream lists.
     #[must_use]
     pub fn estimate(
         &self,
         models: &ModelsConfig,
+        prices: &Prices,
         chain: &[Model],
         history_tokens: u32,
     ) -> Option<Decimal> {
@@ -125,11 +126,40 @@ impl BudgetsConfig {
         let paid = chain.iter().filter(|model| !model.free);
         let costs = paid.map(|model| {
             let facts = models.facts(&model.name);
-            let price = |named: Option<Decimal>| named.unwrap_or(self.default_price);
-            prompt * price(facts.and_then(|facts| facts.prompt_price()))
-                + reply * price(facts.and_then(|facts| facts.completion_price()))
+            let listed = prices.of(&model.name);
+            let price = |named: Option<Decimal>, listed: Option<Decimal>| {
+                named.or(listed).unwrap_or(self.default_price)
+            };
+            let of_prompt = facts.and_then(|facts| facts.prompt_price());
+            let of_reply = facts.and_then(|facts| facts.completion_price());
+            let (listed_prompt, listed_reply) = listed
+                .map_or((None, None), |Price { prompt, completion }| {
+                    (prompt, completion)
+                });
+            prompt * price(of_prompt, listed_prompt) + reply * price(of_reply, listed_reply)
         });
         costs.max()
+    }
+}
+
+/// What a generation over a chain may cost, for those who accept one.
+#[derive(Clone, Debug)]
+pub struct Reckoning {
+    /// The budgets.
+    pub config: BudgetsConfig,
+    /// Tokens of history that a prompt may hold.
+    pub history_tokens: u32,
+    /// What the upstream lists.
+    pub prices: Prices,
+}
+
+impl Reckoning {
+    /// What is to be reserved for a generation over this chain, in credits; none where nobody set a budget, or
+    /// all of its models are free.
+    #[must_use]
+    pub fn estimate(&self, models: &ModelsConfig, chain: &[Model]) -> Option<Decimal> {
+        let config = self.config.is_on().then_some(&self.config)?;
+        config.estimate(models, &self.prices, chain, self.history_tokens)
     }
 }
 
@@ -238,14 +268,27 @@ mod tests {
             ("MAX_TOKENS", "1000"),
         ])
         .unwrap();
+        let prices = Prices::default();
         let estimate = |names: &[&str]| {
             let chain: Vec<Model> = names.iter().map(|name| models.model(name)).collect();
-            let credits = budgets.estimate(&models, &chain, 7_500);
+            let credits = budgets.estimate(&models, &prices, &chain, 7_500);
             credits.map(|credits| credits.normalize().to_string())
         };
         assert_eq!(estimate(&["a:free", "b:free"]), None);
         // 10,000 tokens and 1,000 more, at a credit for a million.
         assert_eq!(estimate(&["a:free", "unknown"]).unwrap(), "0.011");
         assert_eq!(estimate(&["unknown", "dear"]).unwrap(), "0.1005");
+        // The upstream's list fills in what the operator does not say, and changes nothing of what is said.
+        let listed = |prompt: &str, completion: &str| Price {
+            prompt: Some(prompt.parse().unwrap()),
+            completion: Some(completion.parse().unwrap()),
+        };
+        let list = [
+            ("listed", listed("0.0001", "0.001")),
+            ("dear", listed("9", "9")),
+        ];
+        prices.learn(list.map(|(name, price)| (name.to_owned(), price)).into());
+        assert_eq!(estimate(&["listed"]).unwrap(), "2");
+        assert_eq!(estimate(&["dear"]).unwrap(), "0.1005");
     }
 }

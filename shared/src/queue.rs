@@ -25,21 +25,37 @@ pub(crate) const LOG_LIFETIME: Duration = Duration::from_hours(1);
 /// Returns the number of generations before it, which is that of ids and of what is before a parked
 /// one, and how long the reply may take, -1 where that cannot be said: the model has not been seen at
 /// work, the queue is paused, or it is not known how quickly it empties. What is parked waits while
-/// others go all the way that it goes afterwards.
+/// others go all the way that it goes afterwards. Where the account's limit paces the model, those who stand
+/// in that line come first, too; who has another model to go to does not wait there for long.
 static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"local length, cap, is_parked = redis.call('LLEN', KEYS[1]), tonumber(ARGV[1]), ARGV[9] == '1'
           if not is_parked and length < cap then redis.call('RPUSH', KEYS[1], ARGV[2]) end
-          local pace = redis.call('HMGET', KEYS[3], ARGV[3], ARGV[10], ARGV[11])
+          local pace = redis.call('HMGET', KEYS[3], ARGV[3], ARGV[10], ARGV[11], ARGV[14])
           local model_ms, gap_ms, depth = tonumber(pace[1] or '0'), tonumber(pace[2] or '0'), tonumber(pace[3] or '0')
           if length >= cap and depth > length then length = depth end
+          local now = redis.call('TIME')
+          local wait_ms, waiting = length * gap_ms, 0
+          local bucket, line, gap, slack, longest = string.match(pace[4] or '', '^(.+)|(.+)|(%d+)|(%d+)|(%d*)$')
+          if bucket then
+              local at = now[1] * 1000000 + now[2]
+              local state = redis.call('HMGET', bucket, 'arrival', 'closed')
+              local start = math.max(at, tonumber(state[2] or '0'))
+              waiting = redis.call('ZCOUNT', line, '-inf', math.floor(at / 1000))
+              local turn = math.max(tonumber(state[1] or '0'), start) + (length + waiting) * tonumber(gap) - tonumber(slack)
+              local paced_ms = (math.max(start, turn) - at) / 1000
+              if ARGV[15] == '1' and longest ~= '' and paced_ms > tonumber(longest) then
+                  waiting = 0
+              else
+                  wait_ms = math.max(wait_ms, paced_ms)
+              end
+          end
           local estimate = -1
           if model_ms > 0 and (gap_ms > 0 or length == 0 and gap_ms == 0) then
-              estimate = math.floor((model_ms + length * gap_ms) * tonumber(ARGV[13]))
+              estimate = math.floor((model_ms + wait_ms) * tonumber(ARGV[13]))
           end
-          local position = length + tonumber(ARGV[12])
+          local position = length + waiting + tonumber(ARGV[12])
           local event = ARGV[4] .. position .. ARGV[5] .. (estimate >= 0 and estimate or 'null') .. ARGV[6]
-          local now = redis.call('TIME')
           redis.call('XADD', KEYS[2], '0-1', 'e', event, 't', now[1] .. string.format('%06d', now[2]))
           redis.call('PEXPIRE', KEYS[2], ARGV[7])
           redis.call('PUBLISH', ARGV[8], event)
@@ -72,6 +88,11 @@ fn gap_field(priority: Priority) -> String {
 /// The field of the pace that says how many wait in the queue.
 fn depth_field(priority: Priority) -> String {
     format!("depth:{priority}")
+}
+
+/// The field of the pace that names the line in which calls of a model wait for the account's limit.
+fn line_field(model: &str) -> String {
+    format!("line:{model}")
 }
 
 /// Pushes a generation that was just accepted and tells its user, in one round trip. A parked one is
@@ -125,7 +146,9 @@ pub async fn announce(
         .arg(gap_field(priority))
         .arg(depth_field(priority))
         .arg(parked.map_or(0, |parked| parked.ahead))
-        .arg(parked.map_or(1.0, |parked| parked.rounds));
+        .arg(parked.map_or(1.0, |parked| parked.rounds))
+        .arg(line_field(&generation.model))
+        .arg(i32::from(priority == Priority::Premium));
     let (position, estimate): (i64, i64) = redis.script(&invocation).await?;
     generation.queue_position = Some(position);
     generation.estimated_response_time_ms = (estimate >= 0).then_some(estimate);
@@ -381,6 +404,55 @@ pub async fn report_pace(
     }
     if !unknown.is_empty() {
         pipeline.hdel(pace_key(redis), unknown).ignore();
+    }
+    if pipeline.is_empty() {
+        return Ok(());
+    }
+    redis.pipeline(&pipeline).await
+}
+
+/// The line in which calls of a model wait for the account's limit, for estimates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The key of the bucket, a hash that says in microseconds when the next call may come (`arrival`) and until when
+    /// none may (`closed`).
+    pub bucket: String,
+    /// The key of the line, a set sorted by when who waits was accepted, in milliseconds.
+    pub line: String,
+    /// Between two calls.
+    pub gap: Duration,
+    /// How far ahead of its time a call may come.
+    pub slack: Duration,
+    /// Premium work that would wait longer has a model with another limit to go to.
+    pub longest: Option<Duration>,
+}
+
+/// Tells in which line calls of each model wait; none where nothing paces them.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn report_lines(
+    redis: &Redis,
+    lines: &[(String, Option<Line>)],
+) -> Result<(), RedisFailure> {
+    let mut pipeline = ::redis::pipe();
+    for (model, line) in lines {
+        let field = line_field(model);
+        match line {
+            None => pipeline.hdel(pace_key(redis), field).ignore(),
+            Some(line) => {
+                let longest = line.longest.map(|longest| longest.as_millis().to_string());
+                let text = format!(
+                    "{}|{}|{}|{}|{}",
+                    line.bucket,
+                    line.line,
+                    line.gap.as_micros(),
+                    line.slack.as_micros(),
+                    longest.unwrap_or_default()
+                );
+                pipeline.hset(pace_key(redis), field, text).ignore()
+            }
+        };
     }
     if pipeline.is_empty() {
         return Ok(());

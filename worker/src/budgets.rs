@@ -1,4 +1,4 @@
-//! Giving back what is reserved of budgets for generations that have ended.
+//! Having the spending counted, and giving back what is reserved of budgets for generations that have ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +17,30 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Between two looks for budgets that are nearly used, in rounds.
 const WARNINGS: u32 = 10;
 const WITHOUT: Duration = Duration::from_mins(1);
+/// Between two times that the counting is asked for, in rounds: somebody may have switched it off.
+const ASSURED: u32 = 60;
+/// Costs are asked for about 17 hours long; a call that is older is not waited for.
+const UNKNOWN: Duration = Duration::from_hours(20);
 
-/// Switches the counting on or off as this worker is told, and gives back for ever.
+/// Has the counting go on where this worker has budgets, and gives back for ever.
 pub async fn watch_budgets(context: Arc<Context>) {
     let on = context.config.budgets.is_on();
-    while let Err(error) = switch(&context, on).await {
-        tracing::info!(
-            error = &error as &dyn std::error::Error,
-            on,
-            "the counting of what is spent is not switched yet"
-        );
-        tokio::time::sleep(ROUND).await;
-    }
-    let (mut after, mut round) = (None, 0_u32);
+    let (mut after, mut round, mut is_switched) = (None, 0_u32, false);
     loop {
+        if !is_switched || round.is_multiple_of(ASSURED) {
+            is_switched = match switch(&context, on).await {
+                Ok(()) => true,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::info!(
+                        error,
+                        on,
+                        "the counting of what is spent is not switched yet"
+                    );
+                    false
+                }
+            };
+        }
         if on
             && round.is_multiple_of(WARNINGS)
             && turns::is_ours(&context, "budget-warnings", ROUND * (WARNINGS - 3)).await
@@ -47,7 +57,7 @@ pub async fn watch_budgets(context: Arc<Context>) {
                 "nothing was given back to budgets"
             ),
         }
-        let pause = if on || after.is_some() {
+        let pause = if on || after.is_some() || !is_switched {
             ROUND
         } else {
             WITHOUT
@@ -59,6 +69,7 @@ pub async fn watch_budgets(context: Arc<Context>) {
 async fn switch(context: &Context, on: bool) -> StoreResult<()> {
     let mut tx = context.db.sweep().await?;
     let changed = budgets::switch(&mut tx, on).await?;
+    budgets::open_totals(&mut tx, &context.config.budgets.limits).await?;
     tx.commit().await?;
     if changed {
         tracing::info!(on, "the counting of what is spent was switched");
@@ -83,7 +94,9 @@ async fn release(context: &Context, after: Option<Uuid>) -> StoreResult<Option<U
     if !maintenance::try_lock(&mut tx, "budgets").await? {
         return Ok(None);
     }
-    let (next, released) = budgets::release(&mut tx, after, LOOKED_AT).await?;
+    let patience = context.config.costs_are_asked().then_some(UNKNOWN);
+    let (next, released) =
+        budgets::release(&mut tx, after, LOOKED_AT, patience.unwrap_or_default()).await?;
     tx.commit().await?;
     if released > 0 {
         tracing::debug!(released, "given back to budgets");

@@ -17,7 +17,7 @@ use crate::knowledge::KnowledgeConfig;
 use crate::outbound::NotificationsConfig;
 use crate::pacing::PacingConfig;
 use crate::support_config::SupportConfig;
-use crate::upstream::{EmbeddingConfig, UpstreamConfig};
+use crate::upstream::{Dialect, EmbeddingConfig, UpstreamConfig};
 
 /// What hangs on a dead connection is let go after 10 s, and that is no reason to bark.
 const SHORTEST_WATCHDOG: Duration = Duration::from_secs(15);
@@ -122,12 +122,7 @@ impl WorkerConfig {
             budgets: BudgetsConfig::from_vars(vars),
             anomalies: AnomalyRules::from_vars(vars),
             summary_model: summary_model(vars),
-            history_tokens: vars.within(
-                "MAX_CONVERSATION_HISTORY_TOKENS",
-                6000,
-                (100, 1_000_000),
-                "tokens of history that a prompt may hold",
-            ),
+            history_tokens: history_tokens(vars),
             notifications: NotificationsConfig::from_vars(vars),
             retention_days: vars.within(
                 "RETENTION_DAYS",
@@ -166,6 +161,22 @@ impl WorkerConfig {
         }
         config
     }
+
+    /// Whether the upstream is asked for costs that it did not say. Only OpenRouter has an endpoint for that.
+    #[must_use]
+    pub fn costs_are_asked(&self) -> bool {
+        !self.costs.every.is_zero() && self.upstream.dialect == Dialect::OpenRouter
+    }
+}
+
+/// Tokens of history that a prompt may hold, `MAX_CONVERSATION_HISTORY_TOKENS`.
+pub(crate) fn history_tokens(vars: &mut Vars) -> u32 {
+    vars.within(
+        "MAX_CONVERSATION_HISTORY_TOKENS",
+        6000,
+        (100, 1_000_000),
+        "tokens of history that a prompt may hold",
+    )
 }
 
 fn summary_model(vars: &mut Vars) -> Option<String> {

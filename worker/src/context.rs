@@ -21,6 +21,7 @@ use crate::outbound::Wake;
 use crate::pacing::Pacing;
 use crate::progress::Progress;
 use crate::queue::{Gates, Running, Tally};
+use crate::tokens::Counts;
 use crate::upstream::Client;
 
 /// The tools of a job.
@@ -62,6 +63,8 @@ pub struct Context {
     pub pace: Pace,
     /// Upstream calls that the ledger does not know yet.
     pub calls: Calls,
+    /// Messages whose exact size is not stored yet.
+    pub counts: Counts,
     /// Where finished replies are stored.
     pub replies: Replies,
     /// Where summaries are wished for.

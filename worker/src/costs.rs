@@ -16,7 +16,7 @@ use shared::store::{StoreResult, maintenance};
 use crate::context::Context;
 use crate::jobs::micro_credits;
 use crate::turns;
-use crate::upstream::{self, Bill, Dialect};
+use crate::upstream::{self, Bill};
 
 /// Rows of the ledger read at a time.
 const BATCH: i64 = 5_000;
@@ -61,8 +61,7 @@ impl CostsConfig {
 /// Asks for ever.
 pub async fn ask_for_costs(context: Arc<Context>) {
     let every = context.config.costs.every;
-    // Nobody else has such an endpoint.
-    if every.is_zero() || context.config.upstream.dialect != Dialect::OpenRouter {
+    if !context.config.costs_are_asked() {
         return std::future::pending().await;
     }
     loop {

@@ -26,6 +26,7 @@ pub mod retention;
 pub mod roll_call;
 pub mod run;
 pub mod support_config;
+mod tokens;
 mod trace;
 mod turns;
 pub mod upstream;

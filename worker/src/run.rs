@@ -34,6 +34,7 @@ use crate::queue::{
     AbortReason, Fetcher, Gates, QueueBackend, Running, Tally, reconcile, renew, watch_gates,
 };
 use crate::roll_call::roll_call;
+use crate::tokens::{Counts, count_messages};
 use crate::upstream::{Client, watch_keys, watch_models};
 use crate::watchdog::{DEAF, Watchdog};
 use crate::{anomalies, budgets, costs, figures, handle, inbound, maintenance, welcomes};
@@ -159,6 +160,7 @@ fn start_background(
     };
     let shared = || Arc::clone(context);
     run("ledger", Box::pin(note_calls(shared())));
+    run("tokens", Box::pin(count_messages(shared())));
     run(
         "store",
         Box::pin(store_replies(context.db.clone(), waiting)),
@@ -319,6 +321,7 @@ fn build(
         figures,
         pace: Pace::default(),
         calls: Calls::default(),
+        counts: Counts::default(),
         replies,
         summaries,
         wake: Wake::default(),

@@ -43,7 +43,8 @@ impl SupportConfig {
             ),
             classifier: vars.optional(
                 "SUPPORT_CLASSIFIER_MODEL",
-                "model that judges what a message to the help desk is about and its mood, within 3 s; none: words and patterns do",
+                "model that judges what a message to the help desk is about and its mood, within 3 s; a paid one does so for \
+                 everybody, whatever their tier and USE_FREE_MODELS_ONLY, while the budgets have room for it; none: words and patterns do",
             ),
         }
     }

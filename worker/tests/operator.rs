@@ -12,9 +12,10 @@ mod common;
 use clap::Parser;
 use common::{Fleet, is_completed};
 use secrecy::ExposeSecret as _;
+use shared::budgets::{BudgetsConfig, Reckoning};
 use shared::config::Vars;
 use shared::domain::{FleetWorker, GenerationStatus, Priority, WorkerStatus};
-use shared::models::ModelsConfig;
+use shared::models::{ModelsConfig, Prices};
 use shared::operator::Operator;
 use shared::queue;
 use shared::redis::{Redis, RedisConfig};
@@ -53,6 +54,11 @@ impl Fleet {
             people: self.env.db(ServingRole::Worker),
             redis: Redis::connect_lazy(&redis).unwrap(),
             models: ModelsConfig::from_vars(&mut vars),
+            reckoning: Reckoning {
+                config: BudgetsConfig::from_vars(&mut vars),
+                history_tokens: 6_000,
+                prices: Prices::default(),
+            },
             clock: self.clock.clone(),
         }
     }

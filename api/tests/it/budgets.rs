@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::common::{Answer, Client, TestApp, until};
 
-const FREE: &str = "meta-llama/llama-3.2-3b-instruct:free";
+pub(crate) const FREE: &str = "meta-llama/llama-3.2-3b-instruct:free";
 
 /// A reply is reckoned with 9,500 tokens, each at a millionth of a credit.
 const PAID_MODELS: [(&str, &str); 5] = [
@@ -15,10 +15,14 @@ const PAID_MODELS: [(&str, &str); 5] = [
     ("DEFAULT_MODEL", "openai/gpt-4o-mini"),
     ("FALLBACK_MODEL", FREE),
     ("EMERGENCY_FALLBACK_MODEL", "anthropic/claude-3.5-haiku"),
-    ("BUDGET_DEFAULT_PRICE", "1"),
+    (
+        "MODEL_CATALOGUE",
+        r#"[{"name": "openai/gpt-4o-mini", "prompt_price": 1, "completion_price": 1},
+            {"name": "anthropic/claude-3.5-haiku", "prompt_price": 1, "completion_price": 1}]"#,
+    ),
 ];
 
-async fn app(settings: &[(&'static str, &str)]) -> TestApp {
+pub(crate) async fn app(settings: &[(&'static str, &str)]) -> TestApp {
     let all: Vec<_> = PAID_MODELS
         .into_iter()
         .chain(settings.iter().copied())
@@ -26,14 +30,14 @@ async fn app(settings: &[(&'static str, &str)]) -> TestApp {
     TestApp::with(&all).await
 }
 
-async fn titled(user: &Client) -> String {
+pub(crate) async fn titled(user: &Client) -> String {
     let answer = user
         .post("/api/chat/conversations", json!({ "title": "titled" }))
         .await;
     answer.text("/id")
 }
 
-async fn say(user: &Client, conversation: &str, content: &str) -> Answer {
+pub(crate) async fn say(user: &Client, conversation: &str, content: &str) -> Answer {
     let path = format!("/api/chat/conversations/{conversation}/messages");
     user.post(&path, json!({ "content": content })).await
 }

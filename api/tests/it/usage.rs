@@ -21,7 +21,7 @@ const PAID_MODELS: [(&str, &str); 5] = [
 ];
 
 /// A conversation that gets no title of its own.
-async fn titled(user: &Client) -> String {
+pub(crate) async fn titled(user: &Client) -> String {
     let answer = user
         .post("/api/chat/conversations", json!({ "title": "titled" }))
         .await;
@@ -29,7 +29,7 @@ async fn titled(user: &Client) -> String {
 }
 
 /// The digits of a number in JSON text, found by the names on the way to it and read without a float.
-fn digits(raw: &str, names: &[&str]) -> String {
+pub(crate) fn digits(raw: &str, names: &[&str]) -> String {
     let mut rest = raw;
     for name in names {
         let name = format!("\"{name}\":");
@@ -43,7 +43,7 @@ fn digits(raw: &str, names: &[&str]) -> String {
 }
 
 /// Credits that calls of the upstream's books cost together.
-fn cost<'a>(calls: impl IntoIterator<Item = &'a CallRecord>) -> String {
+pub(crate) fn cost<'a>(calls: impl IntoIterator<Item = &'a CallRecord>) -> String {
     let costs = calls
         .into_iter()
         .filter_map(|call| call.cost.as_deref())
@@ -52,7 +52,7 @@ fn cost<'a>(calls: impl IntoIterator<Item = &'a CallRecord>) -> String {
 }
 
 /// The report, once it knows every cost.
-async fn settled_report(app: &TestApp) -> Answer {
+pub(crate) async fn settled_report(app: &TestApp) -> Answer {
     let service = app.user().service();
     until(async || {
         let report = service.get("/internal/usage/report?days=2").await;

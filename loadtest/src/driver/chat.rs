@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::estimates::Estimates;
 use super::feed::open_all;
 use super::http::Connection;
+use super::limit;
 use super::measure::{Counters, Differences, Latencies, bump, counts, progress, read};
 use super::messages::{Accepted, Messages};
 use super::options::{Chat, Common, Load};
@@ -88,7 +89,14 @@ pub(crate) async fn run(common: &Common, options: &Chat) -> anyhow::Result<Repor
             options.marker
         ),
     );
-    fill(&mut report, &run, &mut simulator, model_time, start).await?;
+    fill(
+        &mut report,
+        &run,
+        &mut simulator,
+        (model_time, options.limit),
+        start,
+    )
+    .await?;
     Ok(report)
 }
 
@@ -232,7 +240,7 @@ async fn fill(
     report: &mut Report,
     run: &Run,
     simulator: &mut SimulatorLog,
-    model_time: Duration,
+    (model_time, kept): (Duration, Option<u64>),
     start: Instant,
 ) -> anyhow::Result<()> {
     let finished = run.tracker.take_finished();
@@ -264,6 +272,11 @@ async fn fill(
     let repeated = calls.values().filter(|calls| calls.len() > 1).count();
     report.figure("messages the model was called for more than once", repeated);
 
+    report.fail(run.counters.failures());
+    if let Some(allowed) = kept {
+        let stats = simulator.stats().await?;
+        limit::fill(report, allowed, &stats, &completed, &calls);
+    }
     let mut estimates = Estimates::default();
     let (overhead, overhead_measured) = (Latencies::new(), Latencies::new());
     let (mut from_queued, mut from_answer) = (Differences::default(), Differences::default());
@@ -308,6 +321,5 @@ async fn fill(
         "202 received to model call (negative: the call came first)",
         from_answer.summary(),
     );
-    report.fail(run.counters.failures());
     Ok(())
 }

@@ -13,6 +13,7 @@ mod estimates;
 mod feed;
 mod http;
 mod inflight;
+mod limit;
 mod measure;
 mod messages;
 mod options;

@@ -155,6 +155,10 @@ pub struct Chat {
     /// Seconds to wait for replies after the last message.
     #[arg(long, default_value_t = 60)]
     pub drain: u32,
+    /// Calls of free models that the account allows in a minute: the report says whether the limit was kept, and in
+    /// which order people were served.
+    #[arg(long)]
+    pub limit: Option<u64>,
 }
 
 /// Options of `inflight`.

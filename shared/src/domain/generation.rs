@@ -177,6 +177,9 @@ pub struct Timings {
     pub finished_at: Option<OffsetDateTime>,
 }
 
+/// What names an answer that no model gave, where a model would stand; reports leave it out.
+pub const TEMPLATE: &str = "template";
+
 /// What a reply took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Usage {

@@ -83,3 +83,11 @@ pub fn estimate_tokens(text: &str) -> u32 {
     });
     ascii.div_ceil(4) + other.div_ceil(2)
 }
+
+/// The same with a margin of a quarter, which is stored as a message's size until a model or its vocabulary has counted
+/// it: a tokeniser that has seen little Indonesian makes a fifth more of it than is estimated.
+#[must_use]
+pub fn safe_tokens(text: &str) -> u32 {
+    let tokens = estimate_tokens(text);
+    tokens.saturating_add(tokens.div_ceil(4))
+}

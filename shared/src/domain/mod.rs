@@ -22,14 +22,14 @@ pub use event::{Event, EventType};
 pub use fleet::{DeadLetter, DeadLetterCount, FleetWorker, Queue, WorkerStatus};
 pub use generation::{
     ContextUse, FailureCode, Generation, GenerationError, GenerationKind, GenerationStatus,
-    Priority, Timings, Usage,
+    Priority, TEMPLATE, Timings, Usage,
 };
 pub use knowledge::{
     EmbeddingProfile, EntryText, Ingestion, IngestionKind, IngestionStatus, KnowledgeDocument,
     KnowledgeProfile, Leg, ProfileState, SkippedRow, Synonym,
 };
 pub use learning::{Gap, Proposal, ProposalState};
-pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens};
+pub use message::{Attachment, ContentType, Message, SenderType, estimate_tokens, safe_tokens};
 pub use notification::{
     DeadDelivery, DeadNotification, DeadNotificationCount, DeadReason, Destination,
     NotificationType,

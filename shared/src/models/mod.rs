@@ -4,8 +4,10 @@
 //! of configuration never changes work that is already promised; the worker only follows it.
 
 mod catalogue;
+mod prices;
 
 pub use catalogue::ModelFacts;
+pub use prices::{Price, Prices};
 
 use serde::{Deserialize, Serialize};
 

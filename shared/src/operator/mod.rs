@@ -13,15 +13,16 @@ pub use usage::UsageReport;
 
 use uuid::Uuid;
 
+use crate::budgets::{Reckoning, WhenExhausted};
 use crate::clock::Clock;
 use crate::domain::{
     DeadLetter, DeadLetterCount, FailureCode, FleetWorker, GenerationKind, Priority, Queue,
 };
-use crate::models::{MAX_NAME_BYTES, Model, ModelsConfig};
+use crate::models::{MAX_NAME_BYTES, Model, ModelsConfig, likely_first};
 use crate::redis::{Redis, RedisFailure};
 use crate::store::audit::Actor;
 use crate::store::dead_letters::{self, Filter, Refused, Replayed};
-use crate::store::{Db, StoreResult, fleet, queues};
+use crate::store::{Db, StoreResult, UserTx, budgets, fleet, queues};
 use crate::{id, push, queue};
 
 /// The most dead letters that one request may settle.
@@ -38,6 +39,8 @@ pub struct Operator {
     pub redis: Redis,
     /// Which models cost nothing, and whether any other may be used.
     pub models: ModelsConfig,
+    /// What a replay may cost.
+    pub reckoning: Reckoning,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -270,6 +273,9 @@ impl Operator {
                 Ok(replayed) => replayed,
                 Err(refused) => return Ok(Err(refused)),
             };
+        if let Err(refused) = self.reserve(&mut tx, &mut replayed).await? {
+            return Ok(Err(refused));
+        }
         tx.commit().await?;
         tracing::info!(
             dead_letter.id = %letter,
@@ -281,6 +287,39 @@ impl Operator {
             tracing::debug!(generation.id = %replayed.generation.id, %failure, "a replay was not announced");
         }
         Ok(Ok(replayed))
+    }
+
+    /// Reserves what a replay may cost, or has it made by the free models of its chain where that is what an operator
+    /// wants; the last thing before the commit.
+    async fn reserve(
+        &self,
+        tx: &mut UserTx,
+        replayed: &mut Replayed,
+    ) -> StoreResult<Result<(), Refused>> {
+        let Some(credits) = self.reckoning.estimate(&self.models, &replayed.chain) else {
+            return Ok(Ok(()));
+        };
+        let config = &self.reckoning.config;
+        let generation = &mut replayed.generation;
+        let reservation = budgets::reserve(tx, generation.id, credits, &config.limits).await?;
+        if let Some(exhausted) = reservation.refused {
+            let free = replayed.chain.iter().filter(|model| model.free);
+            let free: Vec<Model> = free.cloned().collect();
+            let first = likely_first(&free);
+            let (Some(first), WhenExhausted::FreeModel) = (first, config.when_exhausted) else {
+                let resets_at = exhausted.resets_at;
+                return Ok(Err(Refused::BudgetExhausted { resets_at }));
+            };
+            budgets::use_models(tx, generation.id, &free).await?;
+            generation.model.clone_from(&first.name);
+            generation.is_free_model = true;
+            replayed.chain = free;
+        }
+        for budget in &reservation.warned {
+            let person = budget.starts_with("user").then(|| tx.user_id());
+            crate::budgets::warn(budget, person);
+        }
+        Ok(Ok(()))
     }
 
     async fn tell(&self, user_id: Uuid, replayed: &mut Replayed) -> Result<(), RedisFailure> {

@@ -1,6 +1,8 @@
 //! Reserving and spending credits. A reservation is made in the transaction that accepts a generation, and
-//! given back a moment after the generation has ended; what was spent is counted by the database itself,
-//! with the row of usage that says so.
+//! given back a moment after the generation has ended and the cost of its calls is known; what was spent is
+//! counted by the database itself, with the row of usage that says so.
+
+use std::time::Duration;
 
 use rust_decimal::Decimal;
 use time::{Date, OffsetDateTime};
@@ -83,6 +85,72 @@ pub async fn reserve(
     })
 }
 
+/// Reserves `credits` for calls in the name of a generation that are no part of its own, under `id`, for `longest`
+/// or until [`let_go`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn hold(
+    tx: &mut UserTx,
+    (id, calls_of): (Uuid, Uuid),
+    credits: Decimal,
+    limits: &Limits,
+    longest: Duration,
+) -> StoreResult<Reservation> {
+    let reservation = reserve(tx, id, credits, limits).await?;
+    let user_id = tx.user_id();
+    sqlx::query!(
+        "UPDATE chat.budget_reservations r
+         SET calls_of = $3, held_until = now() + $4 * interval '1 second'
+         WHERE r.generation_id = $1 AND r.user_id = $2",
+        id,
+        user_id,
+        calls_of,
+        longest.as_secs_f64(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(reservation)
+}
+
+/// What was held is given back as soon as the cost of its calls is known.
+///
+/// # Errors
+/// When the database fails.
+pub async fn let_go(tx: &mut UserTx, id: Uuid) -> StoreResult<()> {
+    let user_id = tx.user_id();
+    sqlx::query!(
+        "UPDATE chat.budget_reservations r SET held_until = now() WHERE r.generation_id = $1 AND r.user_id = $2",
+        id,
+        user_id,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Makes the rows of this period and the next one of every total that is set, without which nothing is counted
+/// in it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn open_totals(tx: &mut SweepTx, limits: &Limits) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO chat.budget_totals (period, starts_on)
+         SELECT p.period, (p.starts_on + n.ahead * p.length)::date
+         FROM (VALUES ('day', date_trunc('day', now() AT TIME ZONE 'UTC'), interval '1 day', $1::boolean),
+                      ('month', date_trunc('month', now() AT TIME ZONE 'UTC'), interval '1 month', $2::boolean))
+              AS p (period, starts_on, length, is_set)
+         CROSS JOIN (VALUES (0), (1)) AS n (ahead)
+         WHERE p.is_set ORDER BY 1, 2 ON CONFLICT DO NOTHING",
+        limits.total_day.is_some(),
+        limits.total_month.is_some(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Whether something is reserved for this generation.
 ///
 /// # Errors
@@ -162,8 +230,8 @@ pub async fn used_up_to_warn(
     Ok(totals.chain(users).collect())
 }
 
-/// Switches the counting of what is spent on or off. Writers of usage wait for it, so it gives up soon: call
-/// it again. Returns whether anything changed.
+/// Switches the counting of what is spent on, or off where nobody has wanted it for a day. Writers of usage wait
+/// for it, so it gives up soon: call it again. Returns whether anything changed.
 ///
 /// # Errors
 /// When the database fails, or somebody is in the way.
@@ -174,7 +242,8 @@ pub async fn switch(tx: &mut SweepTx, on: bool) -> StoreResult<bool> {
     Ok(changed)
 }
 
-/// Gives back what is reserved for generations that have ended, looking at no more than `most` reservations
+/// Gives back what is reserved for generations that have ended and whose costs are known, or not waited for
+/// any more: because nobody asks again, or the call is older than `patience`. Looks at no more than `most` reservations
 /// after that of `after`. Returns where to go on, none at the end, and how many were given back.
 ///
 /// # Errors
@@ -183,11 +252,13 @@ pub async fn release(
     tx: &mut SweepTx,
     after: Option<Uuid>,
     most: i32,
+    patience: Duration,
 ) -> StoreResult<(Option<Uuid>, i64)> {
     let row = sqlx::query!(
-        r#"SELECT seen, released AS "released!" FROM chat.release_budgets($1, $2)"#,
+        r#"SELECT seen, released AS "released!" FROM chat.release_budgets($1, $2, $3::float8 * interval '1 second')"#,
         after.unwrap_or_default(),
         most,
+        patience.as_secs_f64(),
     )
     .fetch_one(tx.conn())
     .await?;

@@ -150,7 +150,18 @@ pub async fn settle(
                    finished_at = COALESCE(a.finished_at, now())
                WHERE a.id = $1 AND a.cost_credits IS NULL
                RETURNING a.*
-           )
+           ), older AS (
+               -- Before calls and what they used had the same id, the usage of a reply had one of its own.
+               UPDATE chat.usage_tracking u
+               SET cost_credits = $2, prompt_tokens = $3, completion_tokens = $4
+               FROM call c
+               WHERE NOT c.wasted AND c.operation IN ('completion', 'title') AND u.user_id = c.user_id
+                 AND u.generation_id = c.generation_id AND u.operation = c.operation AND NOT u.wasted
+                 AND u.cost_credits IS NULL AND u.id <> c.id
+                 AND u.id >= chat.uuid7_floor(c.started_at - interval '1 day')
+                 AND u.id < chat.uuid7_floor(c.started_at + interval '2 days')
+               RETURNING u.wasted
+           ), used AS (
            INSERT INTO chat.usage_tracking AS u
                (id, user_id, conversation_id, generation_id, operation, model, prompt_tokens, completion_tokens,
                 cost_credits, is_free_model, wasted, processing_time_ms, created_at)
@@ -158,12 +169,14 @@ pub async fn settle(
                   c.generation_id, c.operation, COALESCE(c.model_served, c.model_asked), $3, $4, $2, $6, c.wasted,
                   least(greatest(extract(epoch FROM c.finished_at - c.started_at) * 1000, 0), 2147483647)::integer,
                   c.started_at
-           FROM call c
+           FROM call c WHERE NOT EXISTS (SELECT FROM older)
            ON CONFLICT (id) DO UPDATE
            SET cost_credits = EXCLUDED.cost_credits, prompt_tokens = EXCLUDED.prompt_tokens,
                completion_tokens = EXCLUDED.completion_tokens
            WHERE u.cost_credits IS NULL
-           RETURNING u.wasted"#,
+           RETURNING u.wasted
+           )
+           SELECT x.wasted AS "wasted!" FROM (SELECT * FROM used UNION ALL SELECT * FROM older) x LIMIT 1"#,
         call_id,
         bill.cost,
         bill.prompt_tokens,

@@ -10,6 +10,7 @@
 
 use serde_json::{Value, json};
 use sqlx::types::Json;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::audit::{self, Actor, Entry};
@@ -151,6 +152,11 @@ pub enum Refused {
     ConversationGone,
     /// Its message has a reply by now, or one is on its way.
     Answered,
+    /// A budget is used up that it may cost something of.
+    BudgetExhausted {
+        /// When it is free again.
+        resets_at: OffsetDateTime,
+    },
 }
 
 /// A replay that was queued, once the transaction commits.
@@ -158,6 +164,8 @@ pub enum Refused {
 pub struct Replayed {
     /// The new generation.
     pub generation: Generation,
+    /// The models that may make it.
+    pub chain: Vec<Model>,
     /// Its queue.
     pub priority: Priority,
     /// Whether nothing older of the conversation is unfinished.
@@ -272,6 +280,7 @@ pub async fn replay(
     };
     Ok(Ok(Replayed {
         generation: row.generation,
+        chain,
         priority: row.priority,
         is_head: state.is_head,
         parked,

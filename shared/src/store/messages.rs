@@ -132,3 +132,20 @@ pub async fn list(
     }
     Ok((rows.into_iter().map(Message::from).collect(), has_more))
 }
+
+/// Stores how many tokens a message has, as somebody counted them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_token_count(tx: &mut UserTx, id: Uuid, tokens: u32) -> StoreResult<()> {
+    let user_id = tx.user_id();
+    sqlx::query!(
+        "UPDATE chat.messages m SET token_count = $3 WHERE m.id = $1 AND m.user_id = $2 AND m.token_count <> $3",
+        id,
+        user_id,
+        i32::try_from(tokens).unwrap_or(i32::MAX),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -7,7 +7,7 @@ use super::generations::{self, Stopped};
 use super::learning::questions;
 use super::{StoreResult, UserTx};
 use crate::clock::Clock;
-use crate::domain::{SupportState, estimate_tokens};
+use crate::domain::{SupportState, safe_tokens};
 use crate::id;
 
 /// Earlier turns that count for the rules.
@@ -173,7 +173,7 @@ pub async fn say(
         conversation_id,
         text,
         agent,
-        i32::try_from(estimate_tokens(text)).unwrap_or(i32::MAX),
+        i32::try_from(safe_tokens(text)).unwrap_or(i32::MAX),
     )
     .execute(tx.conn())
     .await?;

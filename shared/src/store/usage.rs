@@ -2,6 +2,9 @@
 //!
 //! The rows are found by their ids, which tell the time by the clock of the process that made the call;
 //! which day they belong to, the database's clock has said. A day on either side bridges the two.
+//!
+//! An answer that no model gave has a row as well, so that every reply has one, under a name that is no model's
+//! ([`TEMPLATE`](crate::domain::TEMPLATE)). It was no call, and is left out of everything here.
 
 use std::collections::BTreeMap;
 
@@ -167,7 +170,7 @@ pub async fn summary(tx: &mut UserTx, span: Span) -> StoreResult<Totals> {
         r#"SELECT u.model AS "model?", u.operation AS "operation?", u.day AS "day?","#
             + "FROM (
                  SELECT u.*, (u.created_at AT TIME ZONE 'UTC')::date AS day FROM chat.usage_tracking u
-                 WHERE u.user_id = $1 AND u.created_at >= $2 AND u.created_at < $3
+                 WHERE u.model <> 'template' AND u.user_id = $1 AND u.created_at >= $2 AND u.created_at < $3
                    AND u.id >= chat.uuid7_floor($2 - interval '1 day')
                    AND u.id < chat.uuid7_floor($3 + interval '1 day')
              ) u GROUP BY GROUPING SETS ((), (u.model), (u.operation), (u.day))",
@@ -219,7 +222,7 @@ pub async fn of_conversation(tx: &mut UserTx, conversation_id: Uuid) -> StoreRes
     let rows = usage_query!(
         "SELECT u.operation, u.model,"
             + "FROM chat.usage_tracking u
-             WHERE u.user_id = $1 AND u.id > $2 AND u.conversation_id = $2
+             WHERE u.model <> 'template' AND u.user_id = $1 AND u.id > $2 AND u.conversation_id = $2
              GROUP BY u.operation, u.model ORDER BY u.operation, u.model",
         user_id,
         conversation_id,
@@ -276,7 +279,7 @@ pub async fn of_everybody(tx: &mut OperatorTx, span: Span) -> StoreResult<Totals
         r#"SELECT u.model AS "model?", u.operation AS "operation?", u.day AS "day?","#
             + "FROM (
                  SELECT u.*, (u.created_at AT TIME ZONE 'UTC')::date AS day FROM chat.usage_tracking u
-                 WHERE u.created_at >= $1 AND u.created_at < $2
+                 WHERE u.model <> 'template' AND u.created_at >= $1 AND u.created_at < $2
                    AND u.id >= chat.uuid7_floor($1 - interval '1 day')
                    AND u.id < chat.uuid7_floor($2 + interval '1 day')
              ) u GROUP BY GROUPING SETS ((), (u.model), (u.operation), (u.day))",
@@ -301,7 +304,7 @@ pub async fn parts_of_everybody(tx: &mut OperatorTx, span: Span) -> StoreResult<
     let rows = usage_query!(
         "SELECT u.operation, u.model,"
             + "FROM chat.usage_tracking u
-             WHERE u.created_at >= $1 AND u.created_at < $2
+             WHERE u.model <> 'template' AND u.created_at >= $1 AND u.created_at < $2
                AND u.id >= chat.uuid7_floor($1 - interval '1 day') AND u.id < chat.uuid7_floor($2 + interval '1 day')
              GROUP BY u.operation, u.model ORDER BY u.operation, u.model",
         span.from,
@@ -329,7 +332,7 @@ pub async fn by_user(
     let rows = usage_query!(
         "SELECT u.user_id,"
             + "FROM chat.usage_tracking u
-             WHERE u.created_at >= $1 AND u.created_at < $2
+             WHERE u.model <> 'template' AND u.created_at >= $1 AND u.created_at < $2
                AND u.id >= chat.uuid7_floor($1 - interval '1 day') AND u.id < chat.uuid7_floor($2 + interval '1 day')
              GROUP BY u.user_id
              ORDER BY sum(u.cost_credits) DESC NULLS LAST, sum(u.prompt_tokens + u.completion_tokens) DESC, u.user_id
@@ -355,7 +358,7 @@ pub async fn by_month(tx: &mut OperatorTx, span: Span) -> StoreResult<Vec<DailyS
     let rows = usage_query!(
         r#"SELECT date_trunc('month', u.created_at AT TIME ZONE 'UTC')::date AS "month!","#
             + "FROM chat.usage_tracking u
-             WHERE u.created_at >= $1 AND u.created_at < $2
+             WHERE u.model <> 'template' AND u.created_at >= $1 AND u.created_at < $2
                AND u.id >= chat.uuid7_floor($1 - interval '1 day') AND u.id < chat.uuid7_floor($2 + interval '1 day')
              GROUP BY 1 ORDER BY 1",
         span.from,

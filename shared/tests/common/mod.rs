@@ -12,7 +12,7 @@ use std::time::Duration;
 use shared::clock::Clock;
 use shared::domain::{
     ContentType, ContextType, FailureCode, Generation, Message, Parked, Priority, Usage,
-    estimate_tokens,
+    safe_tokens,
 };
 use shared::id;
 use shared::models::Model;
@@ -83,7 +83,7 @@ pub(crate) fn usage() -> Usage {
 /// The same for a reply of this text.
 pub(crate) fn usage_of(content: &str) -> Usage {
     Usage {
-        completion_tokens: i32::try_from(estimate_tokens(content)).unwrap(),
+        completion_tokens: i32::try_from(safe_tokens(content)).unwrap(),
         ..usage()
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
-use shared::domain::{SenderType, estimate_tokens};
+use shared::domain::{SenderType, safe_tokens};
 use shared::store::generations;
 use uuid::Uuid;
 
@@ -57,7 +57,7 @@ async fn replies_stand_after_their_question_and_later_messages_are_not_seen() {
     );
     let history = world.history(conversation, fourth.message.id, PLENTY).await;
     assert_eq!(history.messages[1].sender_type, SenderType::Assistant);
-    assert_eq!(history.messages[1].token_count, estimate_tokens("a1"));
+    assert_eq!(history.messages[1].token_count, safe_tokens("a1"));
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn the_newest_message_is_there_whatever_the_budget_and_only_it_carries_the
         .await;
     world.send(conversation, "short").await;
     let long = world.send(conversation, &"long ".repeat(500)).await;
-    for budget in [-1, 0, 1, 624] {
+    for budget in [-1, 0, 1, 784] {
         let history = world.history(conversation, long.message.id, budget).await;
         assert_eq!(history.messages.len(), 1, "{budget}");
         assert_eq!(history.messages[0].id, long.message.id);
@@ -140,7 +140,7 @@ async fn the_newest_message_is_there_whatever_the_budget_and_only_it_carries_the
             serde_json::json!({ "city": "Bandung" })
         );
     }
-    let history = world.history(conversation, long.message.id, 627).await;
+    let history = world.history(conversation, long.message.id, 785).await;
     assert_eq!(history.messages.len(), 2);
     // A message that is not of the conversation has no history.
     let elsewhere = world.send(world.conversation().await, "elsewhere").await;
@@ -245,7 +245,7 @@ async fn play(world: &World, events: &[Happens], cuts: &[f64]) -> TestCaseResult
         prop_assert_eq!(&seen, &expected);
         let sizes: Vec<i64> = expected
             .iter()
-            .map(|content| i64::from(estimate_tokens(content)))
+            .map(|content| i64::from(safe_tokens(content)))
             .collect();
         for cut in cuts {
             #[expect(clippy::cast_possible_truncation, reason = "a share of a small sum")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::domain::{EventType, Generation, Parked, Priority, WaitsFor};
 use shared::push::{Feed, PushedEvent, read_log};
-use shared::queue::{self, LIST_CAP, QueuePace, Waited, Waiter};
+use shared::queue::{self, LIST_CAP, Line, QueuePace, Waited, Waiter};
 use uuid::Uuid;
 
 use crate::common::{World, in_time, until};
@@ -409,4 +409,99 @@ async fn a_waiter_leaves_closed_queues_alone() {
     ] {
         assert_eq!(waiter.wait(9, &open).await.unwrap(), expected, "{open:?}");
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_the_limit_of_the_account_is_told_how_long() {
+    let world = World::new().await;
+    let models = [("test/first:free".to_owned(), 1_000.0)];
+    queue::report_pace(&world.redis, &models, &pace(Some(100.0), false))
+        .await
+        .unwrap();
+    let keys = (world.redis.key("bucket"), world.redis.key("waiting"));
+    let line = |longest: Option<Duration>| {
+        let line = Line {
+            bucket: keys.0.clone(),
+            line: keys.1.clone(),
+            gap: Duration::from_secs(30),
+            slack: Duration::from_secs(30),
+            longest,
+        };
+        [("test/first:free".to_owned(), Some(line))]
+    };
+    queue::report_lines(&world.redis, &line(None))
+        .await
+        .unwrap();
+    // An empty bucket keeps nobody waiting; what is full for a minute does, and so do those who wait already.
+    let now = world.clock.now().unix_timestamp_nanos() / 1_000;
+    let set = async |key: &str, args: &[String]| {
+        let mut command = redis::cmd(key);
+        command.arg(args);
+        world.redis.command::<i64>(&command).await.unwrap();
+    };
+    let announced = async |priority: Priority| {
+        let empty = redis::cmd("DEL")
+            .arg(world.redis.key(&format!("ready:{priority}")))
+            .to_owned();
+        world.redis.command::<i64>(&empty).await.unwrap();
+        let conversation = world.conversation().await;
+        let mut sent = world.send(conversation, "hello").await.generation;
+        queue::announce(
+            &world.redis,
+            &world.clock,
+            world.user,
+            priority,
+            &mut sent,
+            None,
+        )
+        .await
+        .unwrap();
+        let estimate = sent.estimated_response_time_ms.unwrap();
+        (sent.queue_position.unwrap(), estimate)
+    };
+    assert_eq!(announced(Priority::Standard).await, (0, 1_000));
+    let in_minutes = |minutes: i128| (now + minutes * 60_000_000).to_string();
+    set(
+        "HSET",
+        &[keys.0.clone(), "arrival".to_owned(), in_minutes(10)],
+    )
+    .await;
+    // Nine and a half minutes, and its own second; the test may take minutes and not see it.
+    let within = |told: i64, expected_s: i64| {
+        assert!(
+            ((expected_s - 240) * 1_000..=expected_s * 1_000 + 1_000).contains(&told),
+            "{told} ms"
+        );
+    };
+    let (position, told) = announced(Priority::Standard).await;
+    assert_eq!(position, 0);
+    within(told, 570);
+    // Those before count, those that come later (their work is of less importance) do not.
+    let older = (now / 1_000 - 1_000).to_string();
+    let newer = (now / 1_000 + 3_600_000).to_string();
+    for (order, name) in [(&older, "a"), (&older, "b"), (&newer, "c")] {
+        set("ZADD", &[keys.1.clone(), order.clone(), name.to_owned()]).await;
+    }
+    let (position, told) = announced(Priority::Standard).await;
+    assert_eq!(position, 2);
+    within(told, 630);
+    set(
+        "HSET",
+        &[keys.0.clone(), "closed".to_owned(), in_minutes(30)],
+    )
+    .await;
+    within(announced(Priority::Standard).await.1, 1_830);
+    // Premium work goes to another model where there is one.
+    queue::report_pace(&world.redis, &models, &[])
+        .await
+        .unwrap();
+    within(announced(Priority::Premium).await.1, 1_830);
+    queue::report_lines(&world.redis, &line(Some(Duration::from_secs(15))))
+        .await
+        .unwrap();
+    assert_eq!(announced(Priority::Premium).await, (0, 1_000));
+    // Without a limit there is no line.
+    let none = [("test/first:free".to_owned(), None)];
+    queue::report_lines(&world.redis, &none).await.unwrap();
+    assert_eq!(announced(Priority::Standard).await, (0, 1_000));
 }

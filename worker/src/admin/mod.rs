@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use shared::budgets::{BudgetsConfig, Reckoning};
 use shared::clock::Clock;
 use shared::config::Vars;
 use shared::domain::{FailureCode, GenerationKind, Priority};
-use shared::models::{Model, ModelsConfig};
+use shared::models::{Model, ModelsConfig, Prices};
 use shared::operator::{MOST_AT_ONCE, Operator, Selection, Settled, Verdict};
 use shared::redis::{Redis, RedisConfig};
 use shared::store::audit::Actor;
@@ -127,6 +128,8 @@ pub struct AdminConfig {
     operator_db: DbConfig,
     redis: RedisConfig,
     models: ModelsConfig,
+    budgets: BudgetsConfig,
+    history_tokens: u32,
     broker: Option<BrokerConfig>,
     inbound: InboundConfig,
     actor: String,
@@ -142,6 +145,8 @@ impl AdminConfig {
             db: DbConfig { pool_min: 0, ..db },
             redis: RedisConfig::from_vars(vars),
             models: ModelsConfig::from_vars(vars),
+            budgets: BudgetsConfig::from_vars(vars),
+            history_tokens: crate::config::history_tokens(vars),
             broker: BrokerConfig::from_vars(vars),
             inbound: InboundConfig::from_vars(vars),
             actor: format!("terminal of {person}").chars().take(200).collect(),
@@ -179,13 +184,25 @@ pub async fn run(config: AdminConfig, admin: Admin, clock: Clock) -> anyhow::Res
             .context("failed to use DATABASE_URL")?;
         return knowledge::run(which, &db, &clock, shown).await;
     }
+    let redis = Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?;
+    let prices = Prices::default();
+    if config.budgets.is_on()
+        && let Err(failure) = prices.read(&redis).await
+    {
+        tracing::debug!(%failure, "listed prices not read");
+    }
     let operator = Operator {
         view: Db::connect_lazy(&config.operator_db, ServingRole::Operator)
             .context("failed to use OPERATOR_DATABASE_URL")?,
         people: Db::connect_lazy(&config.db, ServingRole::Worker)
             .context("failed to use DATABASE_URL")?,
-        redis: Redis::connect_lazy(&config.redis).context("failed to use REDIS_URL")?,
+        redis,
         models: config.models,
+        reckoning: Reckoning {
+            config: config.budgets,
+            history_tokens: config.history_tokens,
+            prices,
+        },
         clock,
     };
     let actor = Actor {
@@ -354,6 +371,7 @@ fn why(refused: Refused) -> &'static str {
         Refused::Settled(Some(_)) => "was replayed before",
         Refused::Settled(None) => "was discarded before",
         Refused::ConversationGone => "its conversation was deleted",
+        Refused::BudgetExhausted { .. } => "a budget is used up",
         Refused::Answered => "its message has a reply by now, or one is on its way",
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shared::domain::{ContextType, ContextUse, Generation, GenerationStatus, Message, Usage};
+use shared::domain::{
+    ContextType, ContextUse, Generation, GenerationStatus, Message, TEMPLATE, Usage,
+};
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
 use shared::store::StoreResult;
@@ -14,11 +16,9 @@ use super::book::{Book, since};
 use super::{attempt, count, events, persist};
 use crate::context::Context;
 use crate::figures;
+use crate::tokens::tokens;
 use crate::trace;
 use crate::upstream::{Answer, Model, TokenUsage};
-
-/// What names an answer that no model gave, where a model would stand.
-const TEMPLATE: &str = "template";
 
 /// Stores the answer, or books it as wasted where somebody else owns the row.
 ///
@@ -231,7 +231,9 @@ fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage, book: &Boo
     context.wake.wake();
     let took =
         std::time::Duration::from_millis(u64::try_from(usage.processing_time_ms).unwrap_or(0));
-    context.pace.note(model, took);
+    if model != TEMPLATE {
+        context.pace.note(model, took);
+    }
     let is_support = claim.context_type == ContextType::Support;
     figures::reply_ended(context, claim.kind, is_support, claim.queued_at, false);
     book.count_answer(usage, false);
@@ -255,7 +257,7 @@ fn done(context: &Context, claim: &Claim, model: &str, usage: &Usage, book: &Boo
 pub(super) fn usage(context: &Context, book: &Book<'_>, answer: &Answer) -> Usage {
     let reported = answer.usage.clone().unwrap_or_default();
     let estimated =
-        || i32::try_from(shared::domain::estimate_tokens(&answer.text)).unwrap_or(i32::MAX);
+        || i32::try_from(tokens(&answer.model_served, &answer.text)).unwrap_or(i32::MAX);
     let completion_tokens = match &answer.usage {
         Some(usage) => i32::try_from(usage.completion_tokens).unwrap_or(i32::MAX),
         None => estimated(),

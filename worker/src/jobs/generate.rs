@@ -85,6 +85,10 @@ async fn call(
     let earlier = earlier(context, claim, &history).await;
     let summary = earlier.summary.as_ref();
     let read = history.messages.len();
+    let newest = history.messages.last();
+    if let Some(newest) = newest.filter(|newest| Some(newest.id) == claim.user_message_id) {
+        context.counts.note(claim, &newest.content);
+    }
     let context_data = history.context_data;
     let turns = turns(history.messages, summary);
     let language = prompt::language(&context_data, &turns, context.config.platform.language);

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use shared::desk::{self, Judge, Judgement, Patterns};
+use shared::domain::estimate_tokens;
 use shared::id;
 use shared::store::generations::Claim;
 use shared::store::{StoreResult, ledger};
 use tokio::sync::mpsc;
 
+use super::afford::{hold, let_go};
 use super::book::Book;
 use super::{finish, paced};
 use crate::context::Context;
@@ -69,9 +71,27 @@ impl ByModel<'_> {
         let (sender, _) = mpsc::unbounded_channel();
         let mut book = Book::new(context, claim, "classification", sender);
         let referee = paced(context, claim);
-        let chain = [context.config.upstream.models.model(self.name)];
+        let chain = vec![context.config.upstream.models.model(self.name)];
+        let hold = hold(
+            context,
+            claim,
+            chain,
+            estimate_tokens(message),
+            PATIENCE * 4,
+        )
+        .await;
+        let (chain, held) = match hold {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "budgets not asked");
+                return None;
+            }
+        };
+        if chain.is_empty() {
+            return None;
+        }
         let running = upstream::run(&context.upstream, &chain, &call, &referee, &mut book);
-        match tokio::time::timeout(PATIENCE, running).await {
+        let said = match tokio::time::timeout(PATIENCE, running).await {
             Ok(Outcome::Completed(answer)) => {
                 if let Err(error) = self.store(&book, &answer).await {
                     tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "a judgement is missing in the ledger");
@@ -83,7 +103,9 @@ impl ByModel<'_> {
                 book.book_dropped("deadline").await;
                 None
             }
-        }
+        };
+        let_go(context, claim, held).await;
+        said
     }
 
     async fn store(&self, book: &Book<'_>, answer: &Answer) -> StoreResult<()> {

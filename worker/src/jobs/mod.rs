@@ -3,6 +3,7 @@
 //! A job never returns an error to its runner: whatever happens ends in a statement guarded by the
 //! claim's token, or in a lease that runs out.
 
+mod afford;
 mod ask;
 mod book;
 mod calls;

@@ -13,6 +13,7 @@ use shared::store::{StoreResult, ledger};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::afford::{hold, let_go};
 use super::book::Book;
 use super::{ask, finish};
 use crate::context::Context;
@@ -88,6 +89,28 @@ async fn one(context: &Context, claim: &Claim) -> StoreResult<()> {
         .map(|said| (said.sender_type, said.content.as_str()));
     let notes = before.as_ref().map(|summary| summary.content.as_str());
     let call = call(claim, prompt::build_summary(notes, said));
+    let chain = chain(context, claim);
+    // A dropped call is booked before it is let go.
+    let hold = hold(context, claim, chain, room.min(MOST_TOKENS), PATIENCE * 2);
+    let (chain, held) = hold.await?;
+    if chain.is_empty() {
+        tracing::debug!(conversation.id = %claim.conversation_id, "no budget has room for a summary");
+        return Ok(());
+    }
+    let made = make(context, claim, &call, &chain, before.as_ref(), up_to).await;
+    let_go(context, claim, held).await;
+    made
+}
+
+/// Asks for the version after `before` that tells of everything up to `up_to`, and stores it.
+async fn make(
+    context: &Context,
+    claim: &Claim,
+    call: &Call,
+    chain: &[Model],
+    before: Option<&Summary>,
+    up_to: Uuid,
+) -> StoreResult<()> {
     let (sender, _) = mpsc::unbounded_channel();
     let mut book = Book::new(context, claim, "summary", sender);
     let referee = Paced {
@@ -97,8 +120,7 @@ async fn one(context: &Context, claim: &Claim) -> StoreResult<()> {
             priority: Priority::Background,
         },
     };
-    let chain = chain(context, claim);
-    let running = upstream::run(&context.upstream, &chain, &call, &referee, &mut book);
+    let running = upstream::run(&context.upstream, chain, call, &referee, &mut book);
     let answer = match tokio::time::timeout(PATIENCE, running).await {
         Ok(Outcome::Completed(answer)) => answer,
         Ok(_) => {

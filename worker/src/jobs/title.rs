@@ -108,7 +108,7 @@ async fn affordable(context: &Context, claim: &Claim) -> StoreResult<Vec<Model>>
     let models = &context.config.upstream.models;
     let credits = budgets.is_on().then(|| {
         let chain = &claim.chain;
-        budgets.estimate(models, chain, PROMPT_TOKENS)
+        budgets.estimate(models, context.upstream.prices(), chain, PROMPT_TOKENS)
     });
     let Some(credits) = credits.flatten() else {
         return Ok(claim.chain.clone());

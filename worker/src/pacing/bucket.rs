@@ -168,6 +168,11 @@ impl Bucket {
         redis.key(format_args!("pacing:{}{part}", self.name))
     }
 
+    /// The keys of the bucket and of its line.
+    pub(super) fn keys(&self, redis: &Redis) -> (String, String) {
+        (self.key(redis, ""), self.key(redis, ":line"))
+    }
+
     /// Asks for one call.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use shared::domain::Priority;
+use shared::queue::Line;
 use shared::redis::{Redis, RedisFailure};
 use shared::upstreams::Credits;
 use tokio::time::Instant;
@@ -37,8 +38,8 @@ use share::Share;
 /// Background work stands in line as if it had come so much later.
 const BACKGROUND_YIELDS: Duration = Duration::from_mins(1);
 
-/// What comes back when a bucket opens that has no limit comes back within this time and not at once.
-const SPREAD: Duration = Duration::from_secs(5);
+/// What comes back when a bucket opens that has no limit comes back within so large a part of the wait, and not at once.
+const SPREAD: f64 = 0.05;
 
 /// Both buckets of an account.
 #[derive(Debug)]
@@ -139,6 +140,26 @@ impl Pacing {
         let mut others = self.others.iter();
         let other = others.find(|(models, _)| models.contains(&model.name));
         other.map_or_else(|| self.side(model.free), |(_, side)| side)
+    }
+
+    /// The lines in which calls of these models wait; none for those that have no limit.
+    pub(crate) fn lines(&self, models: &[Model]) -> Vec<(String, Option<Line>)> {
+        // Only a chain with both kinds has another limit to go to.
+        let has_both =
+            models.iter().any(|model| model.free) && models.iter().any(|model| !model.free);
+        let line = |model: &Model| {
+            let side = self.side_of(model);
+            let (bucket, line) = side.bucket.keys(&self.redis);
+            Some(Line {
+                bucket,
+                line,
+                gap: side.limit?.gap(),
+                slack: side.limit?.slack(),
+                longest: has_both.then_some(self.max_wait),
+            })
+        };
+        let lines = models.iter().map(|model| (model.name.clone(), line(model)));
+        lines.collect()
     }
 
     /// Asks for one call of a model.
@@ -296,7 +317,7 @@ fn spread(wait: Duration) -> Duration {
     if wait.is_zero() {
         return wait;
     }
-    wait + SPREAD.min(wait).mul_f64(rand::random())
+    wait + wait.mul_f64(SPREAD * rand::random::<f64>())
 }
 
 /// What one generation asks the fleet.

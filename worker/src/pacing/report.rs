@@ -45,6 +45,7 @@ pub(super) async fn report(context: &Context) -> Result<(), RedisFailure> {
         breakers: breakers.collect(),
         credits,
     };
+    context.upstream.prices().write(&context.redis).await?;
     upstreams::write(&context.redis, &context.config.queue.name, &report).await
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What was measured is shown by everybody, this worker included, as `chat.queues` has it.
 
+use shared::models::Model;
 use shared::queue::{self, QueuePace};
 use shared::store::StoreResult;
 use shared::store::queues::{self, Load};
@@ -31,6 +32,14 @@ pub(super) async fn measure(context: &Context) {
     let models = context.pace.medians();
     if let Err(failure) = queue::report_pace(&context.redis, &models, &paces).await {
         tracing::debug!(%failure, "pace not reported");
+    }
+    let models = &context.config.upstream.models;
+    let may_pay = |model: &Model| model.free || !models.free_only;
+    let usable = models.names().map(|name| models.model(name));
+    let usable: Vec<Model> = usable.filter(may_pay).collect();
+    let lines = context.pacing.lines(&usable);
+    if let Err(failure) = queue::report_lines(&context.redis, &lines).await {
+        tracing::debug!(%failure, "lines not reported");
     }
 }
 

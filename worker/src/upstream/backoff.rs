@@ -41,9 +41,10 @@ fn jittered(first: Duration, last: Duration, tries: usize) -> Duration {
     ceiling.mul_f64(rand::random())
 }
 
-/// A wait the upstream asked for, and up to a tenth more: never early, and not all at once.
+/// A wait the upstream asked for, and up to a twentieth more: never early, not all at once, and with what happens on the
+/// way still within a tenth.
 pub(super) fn at_least(told: Duration) -> Duration {
-    told + told.mul_f64(rand::random::<f64>() * 0.1)
+    told + told.mul_f64(rand::random::<f64>() * 0.05)
 }
 
 #[cfg(test)]

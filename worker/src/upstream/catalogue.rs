@@ -2,13 +2,13 @@
 //! operator says counts.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use rust_decimal::Decimal;
 use serde::Deserialize;
-use shared::models::ModelsConfig;
+use shared::models::{ModelsConfig, Price, Prices};
 
 use super::{Client, Model, Timeouts};
 
@@ -25,12 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     listed: RwLock<HashMap<String, Listed>>,
+    /// Prices of the models that are configured.
+    pub(super) prices: Prices,
 }
 
 /// What a listing says about a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listed {
     context_window: Option<u32>,
+    price: Price,
     costs: bool,
 }
 
@@ -47,15 +50,15 @@ impl Catalogue {
         }
     }
 
-    /// The models whose window holds the tokens, which are counted only where `at_most` so many might
-    /// not fit. A window that is not known may hold any; where
+    /// The models whose window holds the tokens, which are counted as each of them does and only where `at_most` so
+    /// many might not fit. A window that is not known may hold any; where
     /// none is large enough, the largest is left to try, with the history cut.
     pub(super) fn fitting<'c>(
         &self,
         config: &ModelsConfig,
         chain: &'c [Model],
         at_most: u32,
-        tokens: impl FnOnce() -> u32,
+        tokens: impl Fn(&str) -> u32,
     ) -> Cow<'c, [Model]> {
         let windows: Vec<u32> = chain
             .iter()
@@ -65,13 +68,15 @@ impl Catalogue {
             return Cow::Borrowed(chain);
         }
         let largest = windows.iter().copied().max().unwrap_or(0);
-        let needed = tokens().min(largest);
-        if windows.iter().all(|window| *window >= needed) {
+        let fits = |(model, window): &(&Model, u32)| {
+            *window >= at_most || *window >= tokens(&model.name).min(largest)
+        };
+        let fitting = chain.iter().zip(windows).filter(fits);
+        let fitting: Vec<Model> = fitting.map(|(model, _)| model.clone()).collect();
+        if fitting.len() == chain.len() {
             return Cow::Borrowed(chain);
         }
-        let fitting = chain.iter().zip(windows);
-        let fitting = fitting.filter(|(_, window)| *window >= needed);
-        fitting.map(|(model, _)| model.clone()).collect()
+        Cow::Owned(fitting)
     }
 
     fn window(&self, config: &ModelsConfig, name: &str) -> u32 {
@@ -83,12 +88,17 @@ impl Catalogue {
         said.or_else(listed).unwrap_or(u32::MAX)
     }
 
-    fn learn(&self, listing: Listing) -> usize {
+    fn learn(&self, config: &ModelsConfig, listing: Listing) -> usize {
         let models = listing.data.into_iter().take(MAX_LISTED);
         let listed: HashMap<String, Listed> = models
             .map(|entry| (entry.id.clone(), entry.facts()))
             .collect();
         let count = listed.len();
+        let configured = config.names();
+        let prices: BTreeMap<String, Price> = configured
+            .filter_map(|name| Some((name.to_owned(), listed.get(name)?.price)))
+            .collect();
+        self.prices.learn(prices);
         *self.listed.write().unwrap_or_else(PoisonError::into_inner) = listed;
         count
     }
@@ -134,7 +144,16 @@ impl Entry {
             serde_json::Value::String(text) => text.parse().ok(),
             number => number.to_string().parse().ok(),
         };
+        // A price below zero says that it depends, as that of a router does.
+        let known = |name: &str| {
+            let named = self.pricing.get(name).and_then(price);
+            named.filter(|price: &Decimal| !price.is_sign_negative())
+        };
         Listed {
+            price: Price {
+                prompt: known("prompt"),
+                completion: known("completion"),
+            },
             context_window: self
                 .context_length
                 .or(self.max_model_len)
@@ -181,7 +200,7 @@ async fn refresh(client: &Client) -> Result<usize, String> {
         .await
         .map_err(|_| "no answer in time".to_owned())??;
     let listing = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    let count = client.catalogue.learn(listing);
+    let count = client.catalogue.learn(&client.config().models, listing);
     for (model, doubt) in client.catalogue.doubts(&client.config().models) {
         tracing::warn!(upstream.model = model, doubt, "check the configured models");
     }

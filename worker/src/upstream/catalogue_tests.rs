@@ -14,8 +14,12 @@ fn config(pairs: &[(&str, &str)]) -> ModelsConfig {
 
 fn listed(listing: serde_json::Value) -> Catalogue {
     let catalogue = Catalogue::default();
-    catalogue.learn(serde_json::from_value(listing).unwrap());
+    learn(&catalogue, &config(&[]), listing);
     catalogue
+}
+
+fn learn(catalogue: &Catalogue, config: &ModelsConfig, listing: serde_json::Value) {
+    catalogue.learn(config, serde_json::from_value(listing).unwrap());
 }
 
 fn chain() -> Vec<Model> {
@@ -33,7 +37,7 @@ fn windows() -> Catalogue {
 }
 
 fn fitting(catalogue: &Catalogue, config: &ModelsConfig, chain: &[Model], tokens: u32) -> String {
-    let fitting = catalogue.fitting(config, chain, tokens, || tokens);
+    let fitting = catalogue.fitting(config, chain, tokens, |_| tokens);
     let names: Vec<&str> = fitting.iter().map(|model| model.name.as_str()).collect();
     names.join(" ")
 }
@@ -53,10 +57,10 @@ fn a_long_prompt_skips_what_is_too_small_for_it() {
         );
     }
     assert!(matches!(
-        catalogue.fitting(&config, &chain, 9_000, || 10),
+        catalogue.fitting(&config, &chain, 9_000, |_| 10),
         Cow::Borrowed(_)
     ));
-    let uncounted = || unreachable!("it fits whatever the tokens are");
+    let uncounted = |_: &str| unreachable!("it fits whatever the tokens are");
     assert_eq!(
         catalogue.fitting(&config, &chain, 8_192, uncounted).len(),
         3
@@ -70,6 +74,17 @@ fn a_long_prompt_skips_what_is_too_small_for_it() {
         fitting(&Catalogue::default(), &config, &chain, u32::MAX),
         "small:free large:free unknown:free"
     );
+}
+
+#[test]
+fn each_model_counts_for_itself() {
+    // The same text is longer for one whose vocabulary is not known.
+    let counted = |model: &str| if model == "small:free" { 9_000 } else { 8_000 };
+    let (catalogue, config, chain) = (windows(), config(&[]), chain());
+    let fitting = catalogue.fitting(&config, &chain, 9_500, counted);
+    assert_eq!(fitting[0].name, "large:free");
+    let counted = |model: &str| if model == "small:free" { 8_000 } else { 9_000 };
+    assert_eq!(catalogue.fitting(&config, &chain, 9_500, counted).len(), 3);
 }
 
 #[test]
@@ -114,4 +129,36 @@ fn doubts_about_the_configuration_are_told() {
     let names: Vec<&str> = doubts.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["gone:free", "own"]);
     assert!(doubts[1].1.contains("price"), "{doubts:?}");
+}
+
+#[test]
+fn prices_of_configured_models_are_learnt_to_the_last_digit() {
+    let config = config(&[
+        ("DEFAULT_MODEL", "a:free"),
+        ("FALLBACK_MODEL", "router"),
+        ("EMERGENCY_FALLBACK_MODEL", "paid"),
+    ]);
+    let catalogue = Catalogue::default();
+    learn(
+        &catalogue,
+        &config,
+        json!({"data": [
+            {"id": "paid", "pricing": {"prompt": "0.00000015", "completion": "0.0000006"}},
+            {"id": "a:free", "pricing": {"prompt": "0", "completion": 0}},
+            {"id": "router", "pricing": {"prompt": "-1", "completion": "-1"}},
+            {"id": "somebody/elses", "pricing": {"prompt": "1", "completion": "1"}},
+        ]}),
+    );
+    let price = |name: &str| {
+        let price = catalogue.prices.of(name)?;
+        Some((price.prompt?.to_string(), price.completion?.to_string()))
+    };
+    let said = |prompt: &str, completion: &str| Some((prompt.to_owned(), completion.to_owned()));
+    assert_eq!(price("paid"), said("0.00000015", "0.0000006"));
+    assert_eq!(price("a:free"), said("0", "0"));
+    assert_eq!(price("router"), None, "a price that depends is none");
+    assert_eq!(price("somebody/elses"), None);
+    // A listing without a model takes its price back.
+    learn(&catalogue, &config, json!({"data": []}));
+    assert_eq!(price("paid"), None);
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use shared::domain::FailureCode;
 use shared::traces::Span;
 
+use crate::tokens::tokens;
+
 use super::backoff::{MAX_IN_CLAIM, later};
 use super::client::{Attempt, CallEnd};
 use super::error::CallError;
@@ -29,7 +31,7 @@ pub async fn run<P: Progress>(
     progress: &mut P,
 ) -> Outcome {
     let models = &client.config().models;
-    let counted = || call.tokens(shared::domain::estimate_tokens);
+    let counted = |model: &str| call.tokens(|text| tokens(model, text));
     let chain = client
         .catalogue
         .fitting(models, chain, call.tokens(bytes), counted);

@@ -8,6 +8,7 @@ use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shared::clock::Clock;
+use shared::models::Prices;
 use shared::traces::Traces;
 
 use super::catalogue::Catalogue;
@@ -97,6 +98,12 @@ impl Client {
     #[must_use]
     pub fn config(&self) -> &UpstreamConfig {
         &self.config
+    }
+
+    /// What the upstream lists as prices of the configured models.
+    #[must_use]
+    pub fn prices(&self) -> &Prices {
+        &self.catalogue.prices
     }
 
     /// What stands for each of its keys, with how long it is not used at all, and not for models that cost

@@ -171,6 +171,7 @@ pub(in crate::routes) async fn list(
         (status = 202, body = ReplayedOne),
         (status = 404, description = "dead_letter_not_found conversation_not_found"),
         (status = 409, description = "dead_letter_settled already_answered"),
+        (status = 429, description = "budget_exhausted"),
         (status = 422, description = "model_unknown"),
     )
 )]
@@ -334,6 +335,9 @@ fn problem(refused: Refused) -> Problem {
         ),
         Refused::Settled(None) => Problem::new(Code::DeadLetterSettled, "it was discarded"),
         Refused::ConversationGone => Problem::of(Code::ConversationNotFound),
+        Refused::BudgetExhausted { resets_at } => {
+            Problem::of(Code::BudgetExhausted).until(resets_at)
+        }
         Refused::Answered => Problem::of(Code::AlreadyAnswered),
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Assessment;
 use crate::clock::Clock;
-use crate::domain::{ContentType, Message, SenderType, estimate_tokens};
+use crate::domain::{ContentType, Message, SenderType, safe_tokens};
 use crate::id;
 use crate::store::messages::{self, Cursor};
 use crate::store::{StoreResult, UserTx};
@@ -138,7 +138,7 @@ pub(super) async fn insert_message(
         sender as _,
         content,
         metadata,
-        i32::try_from(estimate_tokens(content)).unwrap_or(i32::MAX),
+        i32::try_from(safe_tokens(content)).unwrap_or(i32::MAX),
     )
     .fetch_one(tx.conn())
     .await?;

@@ -335,7 +335,7 @@ async fn insert(conn: Conn<'_>, new: &Insert<'_>) -> StoreResult<Inserted> {
         message.content,
         message.content_type as _,
         Json(message.attachments) as _,
-        i32::try_from(crate::domain::estimate_tokens(message.content)).unwrap_or(i32::MAX),
+        i32::try_from(crate::domain::safe_tokens(message.content)).unwrap_or(i32::MAX),
         generation.priority as _,
         chain_json(generation.chain),
         model.name,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::places::wake;
 use crate::domain::{
     ContentType, ContextUse, FailureCode, GenerationKind, Message, Priority, SenderType, Usage,
-    estimate_tokens,
+    safe_tokens,
 };
 use crate::store::ledger::CallEnded;
 use crate::store::{StoreResult, SweepTx, UserTx};
@@ -72,7 +72,7 @@ impl Finish {
         if (bytes / 16..=bytes).contains(&told) && told > 0 {
             return told;
         }
-        i32::try_from(estimate_tokens(&self.content)).unwrap_or(i32::MAX)
+        i32::try_from(safe_tokens(&self.content)).unwrap_or(i32::MAX)
     }
 }
 
