@@ -9,7 +9,7 @@ ALTER TABLE chat.budget_reservations
     -- Whether it is part of everybody's budgets, too.
     ADD COLUMN in_total_day boolean NOT NULL DEFAULT true,
     ADD COLUMN in_total_month boolean NOT NULL DEFAULT true;
-GRANT UPDATE ON chat.budget_reservations TO balas_worker;
+GRANT UPDATE (calls_of, held_until) ON chat.budget_reservations TO balas_worker;
 
 -- As before, but without a row for a total that is not set: everybody who spends would wait for its lock.
 CREATE OR REPLACE FUNCTION chat.reserve_budget(generation uuid, person uuid, credits numeric,

@@ -61,6 +61,10 @@ async fn blackout(app: &TestApp, users: &[(Client, String)], lasts: Duration) {
         "nobody can have been answered"
     );
     app.simulator.come_back().await;
+    // What could not be asked in the dark is asked now, and not ever later.
+    app.env
+        .execute("UPDATE chat.cost_questions SET ask_at = now()")
+        .await;
     for (user, generation) in asked {
         let status = user.ended(&generation).await.text("/status");
         assert!(

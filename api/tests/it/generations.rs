@@ -40,7 +40,7 @@ async fn a_completed_generation_has_its_reply_and_what_it_took() {
         "budget": 6000,
         "dropped": 0,
         "summarised": 0,
-        "used": 1
+        "used": 2
       },
       "conversation_id": "[id 1]",
       "id": "[id 4]",

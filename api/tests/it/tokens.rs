@@ -28,9 +28,7 @@ async fn a_message_is_counted_with_the_vocabulary_of_its_model() {
         let id = conversation(&user).await;
         let path = format!("/api/chat/conversations/{id}/messages");
         let sent = json!({ "content": WORD, "model": model });
-        let answer = user
-            .post_with(&path, &[("prefer", "wait=30")], sent)
-            .await;
+        let answer = user.post_with(&path, &[("prefer", "wait=30")], sent).await;
         assert_eq!(answer.text("/usage/model"), model, "{}", answer.shown());
         let message = answer.text("/user_message/id");
         until(async || (stored(&message).await == size).then_some(())).await;

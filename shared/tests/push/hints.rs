@@ -441,7 +441,7 @@ async fn who_waits_for_the_limit_of_the_account_is_told_how_long() {
     };
     let announced = async |priority: Priority| {
         let empty = redis::cmd("DEL")
-            .arg(world.redis.key(&format!("ready:{priority}")))
+            .arg(world.redis.key(format!("ready:{priority}")))
             .to_owned();
         world.redis.command::<i64>(&empty).await.unwrap();
         let conversation = world.conversation().await;

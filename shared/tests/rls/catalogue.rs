@@ -17,10 +17,11 @@ const POLICIES: &str = "
     FROM pg_policies WHERE schemaname = 'chat' ORDER BY 1, 2";
 
 /// Tables about nobody, where the grants say all: sqlx's own list of migrations, the knowledge base, where
-/// notifications go, how far the ledger was read, what everybody has used of the budgets, the queues, the
+/// notifications go, how far the ledger was read, what everybody has used of the budgets and whether that is counted, the queues, the
 /// figures and the register of workers.
-const NOBODYS: [&str; 18] = [
+const NOBODYS: [&str; 19] = [
     "_sqlx_migrations",
+    "budget_keeping",
     "budget_totals",
     "figures",
     "knowledge_chunks",
