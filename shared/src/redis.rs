@@ -2,27 +2,25 @@
 //! whoever is the master.
 //!
 //! Nothing in Redis is a promise, so every command has a short timeout and a failure is an answer
-//! like any other. After a failure the next commands fail at once for a moment: a request must not
-//! wait 300 ms for each hint while Redis is away.
+//! like any other. After a failure commands fail at once until Redis gave a sign of life: a request
+//! must not wait 300 ms for each hint while it is away.
 
+mod presence;
 mod sentinel;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig, PubSub};
 use ::redis::{Client, FromRedisValue, Pipeline, RedisError};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::Instant;
 
+use self::presence::Presence;
 use self::sentinel::{Address, Watched};
 use crate::config::Vars;
 
 /// The longest a command may take.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_millis(300);
-/// How long commands fail at once after one failed.
-const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Where Redis is.
 #[derive(Clone, Debug)]
@@ -60,7 +58,7 @@ impl RedisConfig {
 /// A hint could not be given or a copy not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisFailure {
-    /// A command failed a moment ago; this one was not tried.
+    /// A command failed, and Redis gave no sign of life since; this one was not tried.
     #[error("failed to use redis: it was away a moment ago")]
     BackingOff,
     /// The command failed.
@@ -125,6 +123,40 @@ enum Place {
     Watched(Watched),
 }
 
+impl Place {
+    /// The connection to the master; waits for the first that is found.
+    async fn connection(&self) -> Result<ConnectionManager, RedisFailure> {
+        match self {
+            Self::Fixed(_, manager) => Ok(manager.clone()),
+            Self::Watched(watched) => Ok(found(watched).await?.manager),
+        }
+    }
+
+    async fn tried<T>(
+        &self,
+        work: impl AsyncFnOnce(ConnectionManager) -> Result<T, RedisError>,
+    ) -> Result<T, RedisFailure> {
+        let work = async { Ok(work(self.connection().await?).await?) };
+        match tokio::time::timeout(RESPONSE_TIMEOUT, work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(RedisFailure::Timeout),
+        }
+    }
+
+    /// A sign of life.
+    async fn pong(&self) -> Result<(), RedisFailure> {
+        self.tried(async |mut connection| ::redis::cmd("PING").query_async(&mut connection).await)
+            .await
+    }
+
+    /// Has Sentinels asked at once.
+    fn nudge(&self) {
+        if let Self::Watched(watched) = self {
+            watched.nudge();
+        }
+    }
+}
+
 fn manager(client: &Client) -> Result<ConnectionManager, RedisError> {
     let settings = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(RESPONSE_TIMEOUT))
@@ -140,9 +172,7 @@ fn manager(client: &Client) -> Result<ConnectionManager, RedisError> {
 pub struct Redis {
     place: Place,
     prefix: Arc<str>,
-    epoch: Instant,
-    /// Milliseconds after `epoch` until which commands are not tried.
-    retry_at: Arc<AtomicU64>,
+    presence: Presence,
 }
 
 impl std::fmt::Debug for Redis {
@@ -172,8 +202,7 @@ impl Redis {
         Ok(Self {
             place,
             prefix: config.prefix.as_str().into(),
-            epoch: Instant::now(),
-            retry_at: Arc::default(),
+            presence: Presence::default(),
         })
     }
 
@@ -219,14 +248,6 @@ impl Redis {
             .await
     }
 
-    /// The connection to the master; waits for the first that is found.
-    async fn connection(&self) -> Result<ConnectionManager, RedisFailure> {
-        match &self.place {
-            Place::Fixed(_, manager) => Ok(manager.clone()),
-            Place::Watched(watched) => Ok(found(watched).await?.manager),
-        }
-    }
-
     async fn client(&self) -> Result<Client, RedisFailure> {
         match &self.place {
             Place::Fixed(client, _) => Ok(client.clone()),
@@ -263,30 +284,33 @@ impl Redis {
         &self,
         work: impl AsyncFnOnce(ConnectionManager) -> Result<T, RedisError>,
     ) -> Result<T, RedisFailure> {
-        if self.elapsed() < self.retry_at.load(Ordering::Relaxed) {
+        if self.presence.is_away() {
             return Err(RedisFailure::BackingOff);
         }
-        let work = async { Ok(work(self.connection().await?).await?) };
-        let outcome = match tokio::time::timeout(RESPONSE_TIMEOUT, work).await {
-            Ok(answer) => answer,
-            Err(_) => Err(RedisFailure::Timeout),
-        };
+        self.noted(self.place.tried(work).await)
+    }
+
+    /// Has one task ask for a Redis that went away.
+    fn noted<T>(&self, outcome: Result<T, RedisFailure>) -> Result<T, RedisFailure> {
         if let Err(failure) = &outcome
             && !failure.is_answer()
         {
             metrics::counter!(crate::metrics::REDIS_FAILURES).increment(1);
-            let back_off = u64::try_from(BACK_OFF.as_millis()).unwrap_or(u64::MAX);
-            self.retry_at
-                .store(self.elapsed() + back_off, Ordering::Relaxed);
-            if let Place::Watched(watched) = &self.place {
-                watched.nudge();
-            }
+            self.place.nudge();
+            let place = self.place.clone();
+            self.presence.lost(move || {
+                let place = place.clone();
+                async move {
+                    place.nudge();
+                    // One that is loading its data or full is there.
+                    place
+                        .pong()
+                        .await
+                        .map_or_else(|failure| failure.is_answer(), |()| true)
+                }
+            });
         }
         outcome
-    }
-
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Asks Redis for a sign of life, whatever happened before.
@@ -294,11 +318,10 @@ impl Redis {
     /// # Errors
     /// When there is none.
     pub async fn ping(&self) -> Result<(), RedisFailure> {
-        self.retry_at.store(0, Ordering::Relaxed);
-        self.command(&::redis::cmd("PING")).await
+        self.noted(self.place.pong().await)
     }
 
-    /// Asks Redis for a sign of life like any other command: not at all, if one failed a moment ago.
+    /// Asks Redis for a sign of life like any other command: not at all, while it is away.
     ///
     /// # Errors
     /// When there is none.

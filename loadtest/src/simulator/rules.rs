@@ -169,13 +169,15 @@ impl Active {
     fn matches(&self, subject: Subject<'_>) -> bool {
         let rule = &self.rule;
         let conditions = [&rule.model, &self.directives.model];
-        // A rule without an endpoint is an outage of everything, titles and `GET /key` too.
+        // A rule without an endpoint is an outage of everything, titles and `GET /key` too; one that
+        // is counted is for calls of models, as nobody knows when a worker looks at its keys.
         let endpoint = rule
             .endpoint
             .or(self.directives.title.then_some(Endpoint::Title));
         endpoint.is_none_or(|endpoint| Some(endpoint) == subject.endpoint)
             && (subject.endpoint.is_some()
-                || conditions.iter().all(|condition| condition.is_none()))
+                || self.directives.times.is_none()
+                    && conditions.iter().all(|condition| condition.is_none()))
             && conditions
                 .into_iter()
                 .flatten()
@@ -206,6 +208,25 @@ mod tests {
             key: "k1",
             key_label: "k1",
             messages,
+        }
+    }
+
+    #[test]
+    fn a_counted_rule_is_not_used_up_by_questions_about_keys() {
+        let about_keys = Subject {
+            endpoint: None,
+            ..subject("", &[])
+        };
+        let mut rules = Rules::default();
+        for (directives, acts) in [("401,times=1", None), ("503", Some(503))] {
+            let rule = Rule {
+                directives: directives.into(),
+                ..Rule::default()
+            };
+            rules.add(rule).unwrap();
+            let decision = rules.decide(about_keys).unwrap();
+            let status = decision.directives.failure.map(|failure| failure.status);
+            assert_eq!(status, acts, "{directives}");
         }
     }
 

@@ -12,6 +12,9 @@ pub enum StoreError {
     /// A row holds a value this version does not know.
     #[error("failed to read a stored value: {0}")]
     Corrupt(String),
+    /// A statement that was run for several at once was not, or took too long.
+    #[error("failed to use the database: no answer in time")]
+    Late,
 }
 
 impl StoreError {
@@ -19,8 +22,10 @@ impl StoreError {
     /// again, and the API answers 503.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        let Self::Database(error) = self else {
-            return false;
+        let error = match self {
+            Self::Database(error) => error,
+            Self::Late => return true,
+            Self::Corrupt(_) => return false,
         };
         match error {
             sqlx::Error::Io(_)

@@ -8,11 +8,12 @@ use shared::domain::{
 };
 use shared::id;
 use shared::push::{Ended, LogWriter, terminal_event};
-use shared::store::StoreResult;
 use shared::store::generations::{self, Claim, Finish, Finished, Next};
+use shared::store::{StoreError, StoreResult};
 use uuid::Uuid;
 
 use super::book::{Book, since};
+use super::replies::Together;
 use super::{attempt, count, events, persist};
 use crate::context::Context;
 use crate::figures;
@@ -44,10 +45,7 @@ pub(super) async fn store(
         ..written(context, claim, book, answer, content, usage, metadata)
     });
     let step = trace::step(context, claim, "finish");
-    let stored = match context.replies.store(Arc::clone(&reply)).await {
-        Some(finished) => Some(Stored::Now(finished)),
-        None => persist::until_stored(claim, || alone(context, claim, &reply)).await,
-    };
+    let stored = persist::until_stored(claim, || together(context, claim, &reply)).await;
     if let Some(span) = step {
         span.end();
     }
@@ -193,8 +191,16 @@ pub(super) fn template(text: String) -> Answer {
     }
 }
 
-/// Stores a reply that was not stored with the others: its rows were locked, the claim was lost, or
-/// the common statement failed, at worst in its commit.
+/// Stores a reply with those that other jobs have ready.
+async fn together(context: &Context, claim: &Claim, reply: &Arc<Finish>) -> StoreResult<Stored> {
+    match context.replies.store(Arc::clone(reply)).await {
+        Together::Ended(finished) => Ok(Stored::Now(finished)),
+        Together::Alone => alone(context, claim, reply).await,
+        Together::Late => Err(StoreError::Late),
+    }
+}
+
+/// Stores a reply that was not stored with the others, or whose commit was and was not heard of.
 async fn alone(context: &Context, claim: &Claim, reply: &Finish) -> StoreResult<Stored> {
     let mut tx = context.db.sweep().await?;
     let finished = generations::finish(&mut tx, reply).await?;

@@ -6,18 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::store::generations::{self, Finish, Finished};
-use shared::store::{Db, StoreResult};
+use shared::store::{Db, StoreError, StoreResult};
 use tokio::sync::{mpsc, oneshot};
 
 /// Replies stored at a time; more would only hold the locks longer.
 const MOST: usize = 64;
-/// A statement that takes longer has met a connection that is dead, and holds up all the others.
+/// A statement that takes longer has met a connection that is dead, and holds up all the others; or
+/// a database that cannot keep up, so the next one is given twice the time.
 const PATIENCE: Duration = Duration::from_secs(5);
+const MOST_PATIENCE: Duration = Duration::from_secs(40);
+
+/// What became of a reply among others.
+#[derive(Debug)]
+pub(super) enum Together {
+    Ended(Finished),
+    /// Its rows were locked, its claim was lost, or one of the others spoilt the statement: it has to
+    /// be tried alone.
+    Alone,
+    /// The database was away or too slow, and nobody knows what it did. Each alone would be more
+    /// work for it than all together again.
+    Late,
+}
 
 #[derive(Debug)]
 struct Waiting {
     reply: Arc<Finish>,
-    stored: oneshot::Sender<Option<Finished>>,
+    stored: oneshot::Sender<Together>,
 }
 
 /// The way to store a reply with the others.
@@ -36,42 +50,49 @@ impl Replies {
         (Self(sender), WaitingReplies(receiver))
     }
 
-    /// None when it was not stored or nobody knows: it has to be tried alone.
-    pub(super) async fn store(&self, reply: Arc<Finish>) -> Option<Finished> {
+    /// Stores a reply with those of others.
+    pub(super) async fn store(&self, reply: Arc<Finish>) -> Together {
         let (stored, result) = oneshot::channel();
-        self.0.send(Waiting { reply, stored }).ok()?;
-        result.await.ok()?
+        match self.0.send(Waiting { reply, stored }) {
+            Ok(()) => result.await.unwrap_or(Together::Alone),
+            Err(_) => Together::Alone,
+        }
     }
 }
 
 /// Stores replies for as long as there is anybody who may send one.
 pub async fn store_replies(db: Db, mut waiting: WaitingReplies) {
     let mut batch = Vec::with_capacity(MOST);
+    let mut patience = PATIENCE;
     while waiting.0.recv_many(&mut batch, MOST).await > 0 {
         let replies: Vec<Arc<Finish>> = batch.iter().map(|one| Arc::clone(&one.reply)).collect();
-        let all = match tokio::time::timeout(PATIENCE, store(&db, &replies)).await {
-            Ok(Ok(all)) => all,
-            Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
+        let outcome = tokio::time::timeout(patience, store(&db, &replies)).await;
+        patience = match &outcome {
+            Ok(_) => PATIENCE,
+            Err(_) => MOST_PATIENCE.min(patience * 2),
+        };
+        let all: Vec<Together> = match outcome.unwrap_or(Err(StoreError::Late)) {
+            Ok(all) => all
+                .into_iter()
+                .map(|ended| ended.map_or(Together::Alone, Together::Ended))
+                .collect(),
+            Err(error) => {
                 tracing::warn!(
-                    error,
+                    error = &error as &dyn std::error::Error,
                     replies = replies.len(),
                     "replies not stored together"
                 );
-                Vec::new()
-            }
-            Err(_) => {
-                tracing::warn!(
-                    replies = replies.len(),
-                    "replies not stored together in time"
-                );
-                Vec::new()
+                let each = if error.is_unavailable() {
+                    || Together::Late
+                } else {
+                    || Together::Alone
+                };
+                std::iter::repeat_with(each).take(replies.len()).collect()
             }
         };
-        let all = all.into_iter().chain(std::iter::repeat_with(|| None));
-        for (one, finished) in batch.drain(..).zip(all) {
+        for (one, outcome) in batch.drain(..).zip(all) {
             // A job that has gone meanwhile needs no answer.
-            let _ = one.stored.send(finished);
+            let _ = one.stored.send(outcome);
         }
     }
 }

@@ -167,3 +167,45 @@ async fn no_one_claims_past_the_deadline() {
     );
     assert!(fleet.simulator.calls().is_empty());
 }
+
+/// A database that cannot keep up must not be given more statements for the same replies.
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_were_not_stored_together_are_stored_together_later() {
+    const REPLIES: usize = 24;
+    let fleet = Fleet::new().await;
+    let _worker = fleet.worker_with(
+        "w1",
+        &[("MAX_ACTIVE_PER_USER", "100"), ("WORKER_CONCURRENCY", "40")],
+    );
+    let mut ids = Vec::new();
+    for _ in 0..REPLIES {
+        let conversation = fleet.conversation().await;
+        ids.push(fleet.send(conversation, "[[sim:hold=1]] hello").await.id);
+    }
+    for id in &ids {
+        fleet.streaming(*id).await;
+    }
+    // The first statement that stores replies fails as on a server without memory; each one is slow.
+    fleet
+        .env
+        .execute(
+            "CREATE SEQUENCE chat.tries;
+             CREATE FUNCTION chat.overloaded() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+             BEGIN
+                 PERFORM pg_sleep(0.3);
+                 IF nextval('chat.tries') = 1 THEN RAISE EXCEPTION 'full' USING ERRCODE = '53200'; END IF;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER overloaded AFTER INSERT ON chat.messages EXECUTE FUNCTION chat.overloaded()",
+        )
+        .await;
+    fleet.simulator.release();
+    for id in ids {
+        let done = fleet.ended(id).await;
+        assert!(is_completed(&done), "{done:?}");
+    }
+    let tries = fleet.env.value("SELECT last_value FROM chat.tries").await;
+    let tries: usize = tries.unwrap().parse().unwrap();
+    assert!((2..REPLIES / 2).contains(&tries), "{tries}");
+    fleet.check_invariants().await;
+}

@@ -42,6 +42,8 @@ async fn a_generation_is_one_line_and_no_secret_is_in_any() {
         ended.push((id.to_string(), message));
     }
     worker.says(&fleet, "notification not delivered").await;
+    // Without a broker there are no events, which is no reason not to work.
+    assert_eq!(worker.log().matches("no events are consumed").count(), 1);
     let told = |log: &str, id: &str, message: &str| {
         let lines = log
             .lines()
