@@ -110,7 +110,7 @@ async fn a_client_that_waits_gets_the_reply() {
           "budget": 6000,
           "dropped": 0,
           "summarised": 0,
-          "used": 4
+          "used": 5
         },
         "conversation_id": "[id 1]",
         "id": "[id 4]",
