@@ -34,6 +34,7 @@ mod metrics;
 mod operations;
 mod operator;
 mod processes;
+mod protected;
 mod protocol;
 #[path = "../../../worker/tests/assessments/publisher.rs"]
 #[expect(dead_code, reason = "these tests use their own part of it")]
