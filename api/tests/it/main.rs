@@ -18,6 +18,7 @@ mod console;
 mod conversations;
 mod coverage;
 mod documents;
+mod edges;
 mod events;
 mod faults;
 mod generations;
