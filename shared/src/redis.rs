@@ -124,7 +124,7 @@ impl std::fmt::Debug for Master {
 #[derive(Clone)]
 enum Place {
     /// The URL.
-    Fixed(Client, ConnectionManager),
+    Fixed(Box<Client>, ConnectionManager),
     /// Sentinels.
     Watched(Watched),
 }
@@ -202,7 +202,7 @@ impl Redis {
             None => {
                 let client = tls::open(url, config.authorities.as_deref())?;
                 let manager = manager(&client)?;
-                Place::Fixed(client, manager)
+                Place::Fixed(Box::new(client), manager)
             }
         };
         Ok(Self {
@@ -256,7 +256,7 @@ impl Redis {
 
     async fn client(&self) -> Result<Client, RedisFailure> {
         match &self.place {
-            Place::Fixed(client, _) => Ok(client.clone()),
+            Place::Fixed(client, _) => Ok(Client::clone(client)),
             Place::Watched(watched) => Ok(found(watched).await?.client),
         }
     }

@@ -46,9 +46,10 @@ impl TestApp {
             .expect("it serves");
         // What nobody reads would stop it in the end.
         let log = std::thread::spawn(move || {
-            log.map_while(Result::ok)
-                .inspect(|line| shared::testing::keep_line(line))
-                .for_each(|line| said.extend([line.as_str(), "\n"]));
+            log.map_while(Result::ok).for_each(|line| {
+                shared::testing::keep_line(&line);
+                said.extend([line.as_str(), "\n"]);
+            });
             said
         });
         Process {
