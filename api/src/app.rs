@@ -193,13 +193,18 @@ pub fn build(state: AppState) -> Router {
 pub fn layers(router: Router<AppState>, state: &AppState) -> Router<AppState> {
     let gate = state.gate.clone();
     router
+        .layer(from_fn_with_state(state.clone(), middleware::allowance))
         .layer(from_fn_with_state(
             state.clone(),
             middleware::slow_down_strangers,
         ))
         .layer(from_fn_with_state(gate.clone(), middleware::deadline))
         .layer(CatchPanicLayer::custom(middleware::on_panic))
-        .layer(middleware::cors(&gate.config.server.cors))
+        .layer(from_fn(middleware::heads))
+        .layer(from_fn_with_state(
+            middleware::Cors::new(&gate.config.server.cors),
+            middleware::cors,
+        ))
         .layer(from_fn(middleware::security_headers))
         .layer(from_fn(error::problems))
         .layer(from_fn_with_state(gate, middleware::observe))

@@ -7,7 +7,7 @@ use shared::push::{broadcast_cancel, terminal_event, text_so_far, write_terminal
 use shared::queue;
 use shared::redis::RedisFailure;
 use shared::store::StoreResult;
-use shared::store::generations::{GenerationRow, Next, keep_partial};
+use shared::store::generations::{GenerationRow, Next, find, keep_partial};
 use uuid::Uuid;
 
 use crate::app::AppState;
@@ -21,10 +21,11 @@ pub(crate) async fn tell(app: &AppState, user_id: Uuid, rows: Vec<GenerationRow>
             && let Ok(text) = text_so_far(&app.redis, id).await
             && !text.is_empty()
         {
-            if let Err(error) = keep(app, user_id, id, row.generation.attempts, &text).await {
+            let kept = keep(app, user_id, id, row.generation.attempts, &text).await;
+            row.generation.partial_content = Some(kept.unwrap_or_else(|error| {
                 tracing::warn!(generation.id = %id, error = chain(&error), "failed to keep the text of a cancelled reply");
-            }
-            row.generation.partial_content = Some(text);
+                text
+            }));
         }
         if let Err(failure) = end(app, user_id, &row).await {
             tracing::debug!(generation.id = %id, %failure, "a cancellation was not pushed");
@@ -32,16 +33,22 @@ pub(crate) async fn tell(app: &AppState, user_id: Uuid, rows: Vec<GenerationRow>
     }
 }
 
+/// Returns the text that is kept: the worker may have been first, and what is told must be what is read later.
 async fn keep(
     app: &AppState,
     user_id: Uuid,
     id: Uuid,
     attempt: i32,
     text: &str,
-) -> StoreResult<()> {
+) -> StoreResult<String> {
     let mut tx = app.db.user(user_id).await?;
-    keep_partial(&mut tx, id, attempt, text).await?;
-    tx.commit().await
+    if keep_partial(&mut tx, id, attempt, text).await? {
+        tx.commit().await?;
+        return Ok(text.to_owned());
+    }
+    let row = find(&mut tx, id).await?;
+    let kept = row.and_then(|row| row.generation.partial_content);
+    Ok(kept.unwrap_or_else(|| text.to_owned()))
 }
 
 async fn end(app: &AppState, user_id: Uuid, row: &GenerationRow) -> Result<(), RedisFailure> {

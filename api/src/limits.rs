@@ -49,6 +49,27 @@ pub fn strangers(limits: &LimitConfig) -> Limit {
     }
 }
 
+/// The limit that a route counts against, by person.
+#[must_use]
+pub fn of_route(method: &str, route: &str) -> Option<fn(&LimitConfig) -> Limit> {
+    let limit = match (method, route.strip_prefix("/api/chat/")?) {
+        (
+            "POST",
+            "conversations"
+            | "conversations/from-assessment"
+            | "assessment/{assessment_id}/initialize",
+        ) => conversations,
+        (
+            "POST",
+            "conversations/{conversation_id}/messages"
+            | "conversations/{conversation_id}/messages/{message_id}/regenerate"
+            | "support/chat",
+        ) => messages,
+        _ => return None,
+    };
+    Some(limit)
+}
+
 /// Counts one request of `who`.
 ///
 /// # Errors

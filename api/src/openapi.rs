@@ -4,14 +4,16 @@
 //! codes as the description. What follows from the shape of a request (a body can be malformed, a
 //! path parameter can be no id, a token can be missing) is added here for all of them alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
+use http::Method;
 use serde_json::{Map, Value, json};
 use shared::domain;
 use utoipa::OpenApi;
 
 use crate::error::{self, Code};
+use crate::limits;
 
 /// The schemas no handler names by itself, and what the document says of itself.
 #[derive(Debug, OpenApi)]
@@ -51,6 +53,32 @@ pub fn text() -> &'static str {
     &TEXT
 }
 
+/// Whether an operation of the document has no query parameters; false for what is not in it.
+pub fn takes_no_query(method: &Method, path: &str) -> bool {
+    static WITHOUT: LazyLock<HashSet<(String, String)>> = LazyLock::new(|| {
+        let document: Value = serde_json::from_str(text()).unwrap_or_default();
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let operations = paths.flat_map(|(path, item)| {
+            let operations = item.as_object().into_iter().flatten();
+            operations.map(move |(method, operation)| (method, path, operation))
+        });
+        let takes = |operation: &Value| {
+            let parameters = operation["parameters"].as_array();
+            parameters.is_some_and(|all| all.iter().any(|one| one["in"] == "query"))
+        };
+        operations
+            .filter(|(_, _, operation)| !takes(operation))
+            .map(|(method, path, _)| (method.to_uppercase(), path.clone()))
+            .collect()
+    });
+    // What answers GET answers HEAD too.
+    let method = match *method {
+        Method::HEAD => Method::GET.as_str(),
+        _ => method.as_str(),
+    };
+    WITHOUT.contains(&(method.to_owned(), path.to_owned()))
+}
+
 fn complete(mut document: Value) -> Value {
     document["openapi"] = json!("3.1.0");
     document["components"]["securitySchemes"] = json!({
@@ -64,8 +92,12 @@ fn complete(mut document: Value) -> Value {
     };
     for (path, item) in paths {
         let operations = item.as_object_mut().into_iter().flatten();
-        for operation in operations.filter_map(|(_, operation)| operation.as_object_mut()) {
-            complete_operation(path, operation);
+        for (method, operation) in operations {
+            if let Some(operation) = operation.as_object_mut() {
+                complete_operation(path, operation);
+                let is_limited = limits::of_route(&method.to_uppercase(), path).is_some();
+                tell_headers(operation, is_limited);
+            }
         }
     }
     document
@@ -115,7 +147,51 @@ fn headers() -> Value {
         "RateLimit-Remaining": header("integer", "Requests that may follow at once."),
         "RateLimit-Reset": header("integer", "Seconds until all of them may."),
         "Retry-After": header("integer", "Seconds until the next request may come."),
+        "WWW-Authenticate": header("string", "`Bearer`, and what was wrong with a token that came."),
+        "Preference-Applied": header("string", "`wait=N`, where the wait was honoured."),
+        "Idempotency-Replayed": header("string", "`true`: the answer to an earlier request with this key."),
     })
+}
+
+const OF_LIMITS: [&str; 4] = [
+    "RateLimit-Policy",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+];
+
+/// The headers of answers that follow from what the operation takes.
+fn tell_headers(operation: &mut Map<String, Value>, is_limited: bool) {
+    let parameters = operation.get("parameters").and_then(Value::as_array);
+    let takes = |name: &str| {
+        let mut all = parameters.into_iter().flatten();
+        all.any(|parameter| parameter["name"] == name)
+    };
+    let (waits, repeats) = (takes("Prefer"), takes("Idempotency-Key"));
+    let responses = operation
+        .get_mut("responses")
+        .and_then(Value::as_object_mut);
+    for (status, response) in responses.into_iter().flatten() {
+        let mut add = |name: &str| {
+            response["headers"][name] = json!({ "$ref": format!("#/components/headers/{name}") });
+        };
+        // Who shows no valid credentials is counted by address.
+        if is_limited || status == "401" {
+            OF_LIMITS.into_iter().for_each(&mut add);
+        }
+        if status == "401" {
+            add("WWW-Authenticate");
+        }
+        if status == "409" && repeats {
+            add("Retry-After");
+        }
+        if status.starts_with('2') && waits {
+            add("Preference-Applied");
+        }
+        if status.starts_with('2') && repeats {
+            add("Idempotency-Replayed");
+        }
+    }
 }
 
 fn complete_operation(path: &str, operation: &mut Map<String, Value>) {
@@ -218,6 +294,7 @@ fn implied(operation: &Map<String, Value>) -> BTreeMap<String, Vec<String>> {
         Code::Internal,
         Code::Unavailable,
         Code::Timeout,
+        Code::HeadersTooLarge,
     ];
     let secured = |scheme: &str| {
         operation["security"]
@@ -229,10 +306,12 @@ fn implied(operation: &Map<String, Value>) -> BTreeMap<String, Vec<String>> {
             Code::Unauthenticated,
             Code::TokenInvalid,
             Code::TokenExpired,
+            // A query parameter that nobody knows.
+            Code::ValidationFailed,
         ]);
     }
     if secured("service_key") {
-        codes.push(Code::ServiceKeyInvalid);
+        codes.extend([Code::ServiceKeyInvalid, Code::ValidationFailed]);
     }
     let parameters = operation.get("parameters").and_then(Value::as_array);
     if parameters.is_some_and(|all| !all.is_empty()) {
@@ -272,13 +351,7 @@ fn problem_response(names: &[String]) -> Value {
     });
     let mut headers = json!({});
     if names.iter().any(|name| name == Code::RateLimited.as_str()) {
-        for name in [
-            "Retry-After",
-            "RateLimit-Policy",
-            "RateLimit-Limit",
-            "RateLimit-Remaining",
-            "RateLimit-Reset",
-        ] {
+        for name in OF_LIMITS.into_iter().chain(["Retry-After"]) {
             headers[name] = json!({ "$ref": format!("#/components/headers/{name}") });
         }
     }

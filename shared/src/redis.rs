@@ -7,6 +7,7 @@
 
 mod presence;
 mod sentinel;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,23 +26,27 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_millis(300);
 /// Where Redis is.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// `redis://` or `redis+sentinel://`; secret, as it may hold a password.
+    /// `redis://` or `redis+sentinel://`, with TLS `rediss://` or `rediss+sentinel://`; secret, as it may hold a
+    /// password.
     pub url: SecretString,
     /// Put before every key, so that several installations can share a server.
     pub prefix: String,
+    /// PEM certificates of those who sign the servers' certificates, where they are not the system's.
+    pub authorities: Option<Arc<[u8]>>,
 }
 
 impl RedisConfig {
-    /// Reads `REDIS_URL` and `REDIS_KEY_PREFIX`.
+    /// Reads `REDIS_URL`, `REDIS_CA_FILE` and `REDIS_KEY_PREFIX`.
     pub fn from_vars(vars: &mut Vars) -> Self {
         let url: String = vars.get(
             "REDIS_URL",
             "redis://127.0.0.1:6379",
-            "Redis, as redis://user:password@host:port/db or redis+sentinel://user:password@host:port,host:port/master/db",
+            "Redis, as redis://user:password@host:port/db or redis+sentinel://user:password@host:port,host:port/master/db; rediss for TLS",
         );
-        match Address::parse(&url) {
+        let authorities = tls::authorities(vars);
+        match Address::parse(&url, authorities.clone()) {
             Some(Err(problem)) => vars.problem("REDIS_URL", problem),
-            None if Client::open(url.as_str()).is_err() => vars.problem(
+            None if tls::open(&url, authorities.as_deref()).is_err() => vars.problem(
                 "REDIS_URL",
                 "must look like redis://host:port or redis+sentinel://host:port,host:port/master",
             ),
@@ -51,6 +56,7 @@ impl RedisConfig {
         Self {
             url: url.into(),
             prefix,
+            authorities,
         }
     }
 }
@@ -118,7 +124,7 @@ impl std::fmt::Debug for Master {
 #[derive(Clone)]
 enum Place {
     /// The URL.
-    Fixed(Client, ConnectionManager),
+    Fixed(Box<Client>, ConnectionManager),
     /// Sentinels.
     Watched(Watched),
 }
@@ -190,13 +196,13 @@ impl Redis {
     /// When the URL cannot be parsed.
     pub fn connect_lazy(config: &RedisConfig) -> Result<Self, RedisFailure> {
         let url = config.url.expose_secret();
-        let place = match Address::parse(url) {
+        let place = match Address::parse(url, config.authorities.clone()) {
             Some(Ok(address)) => Place::Watched(Watched::start(address)),
             Some(Err(_)) => return Err(RedisFailure::NoMaster),
             None => {
-                let client = Client::open(url)?;
+                let client = tls::open(url, config.authorities.as_deref())?;
                 let manager = manager(&client)?;
-                Place::Fixed(client, manager)
+                Place::Fixed(Box::new(client), manager)
             }
         };
         Ok(Self {
@@ -250,7 +256,7 @@ impl Redis {
 
     async fn client(&self) -> Result<Client, RedisFailure> {
         match &self.place {
-            Place::Fixed(client, _) => Ok(client.clone()),
+            Place::Fixed(client, _) => Ok(Client::clone(client)),
             Place::Watched(watched) => Ok(found(watched).await?.client),
         }
     }

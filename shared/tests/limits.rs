@@ -254,6 +254,7 @@ async fn without_redis_there_is_an_error_and_no_waiting() {
         let config = RedisConfig {
             url: format!("redis://{address}").into(),
             prefix: "test".to_owned(),
+            authorities: None,
         };
         let redis = Redis::connect_lazy(&config).unwrap();
         let limit = limit(1, HOUR);

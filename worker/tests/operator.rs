@@ -48,6 +48,7 @@ impl Fleet {
         let redis = RedisConfig {
             url: NOWHERE.into(),
             prefix: "nobody".to_owned(),
+            authorities: None,
         };
         Operator {
             view: self.env.db(ServingRole::Operator),

@@ -4,6 +4,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::query;
 use crate::auth::Identity;
 use crate::error::{Code, Problem, Result};
 use crate::gate::Gate;
@@ -39,12 +40,9 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let gate = Gate::from_ref(state);
-        let identity = match bearer(&parts.headers) {
-            Ok(token) => gate.auth.verify(token).await.map_err(challenge)?,
-            Err(problem) => return Err(challenge(problem)),
-        };
+        let identity = identify(&Gate::from_ref(state), &parts.headers).await?;
         tracing::Span::current().record("user.id", tracing::field::display(identity.id));
+        query::refuse_unknown(parts)?;
         Ok(Self(identity))
     }
 }
@@ -78,7 +76,7 @@ where
             .get(SERVICE_KEY)
             .ok_or_else(|| Problem::of(Code::ServiceKeyInvalid))?;
         match Gate::from_ref(state).auth.is_service_key(key.as_bytes()) {
-            true => Ok(Self),
+            true => query::refuse_unknown(parts).map(|()| Self),
             false => Err(Problem::of(Code::ServiceKeyInvalid)),
         }
     }
@@ -100,6 +98,15 @@ where
         let User(identity) = User::from_request_parts(parts, state).await?;
         Ok(Self::User(identity))
     }
+}
+
+/// Whom the credentials of a request name.
+///
+/// # Errors
+/// When there are none, or they are not valid.
+pub async fn identify(gate: &Gate, headers: &HeaderMap) -> Result<Identity> {
+    let token = bearer(headers).map_err(challenge)?;
+    gate.auth.verify(token).await.map_err(challenge)
 }
 
 /// The token of the one `Authorization: Bearer` header.

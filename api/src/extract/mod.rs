@@ -14,7 +14,7 @@ mod path;
 mod query;
 mod speaks;
 
-pub use caller::{Admin, Internal, User, UserOrInternal};
+pub use caller::{Admin, Internal, User, UserOrInternal, identify};
 pub use correlation::Correlation;
 pub use cursor::{LastEventId, event_of};
 pub use headers::{IfMatch, MAX_WAIT, Prefer, wait_of};

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use http::{HeaderName, Method, header};
+use tower::{Layer as _, ServiceExt as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::config::AllowedOrigins;
@@ -32,9 +36,37 @@ const ACCEPTED: [&str; 6] = [
     "x-request-id",
 ];
 
-/// The layer that answers preflights and marks answers. No credentials: tokens travel in a header,
-/// never in a cookie.
-pub fn cors(origins: &AllowedOrigins) -> CorsLayer {
+/// Which pages may call, and what for.
+#[derive(Clone, Debug)]
+pub struct Cors(CorsLayer);
+
+/// Answers preflights and marks answers. The library takes every `OPTIONS` for a preflight, of whatever path: one that
+/// is none, or is about nothing, goes to the routes like any other request.
+pub async fn cors(State(Cors(layer)): State<Cors>, request: Request, next: Next) -> Response {
+    let is_options = request.method() == Method::OPTIONS;
+    let asks = request.headers().contains_key(header::ORIGIN)
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let is_known = request.extensions().get::<MatchedPath>().is_some();
+    if is_options && !(asks && is_known) {
+        return next.run(request).await;
+    }
+    match layer.layer(next).oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+impl Cors {
+    /// No credentials: tokens travel in a header, never in a cookie.
+    #[must_use]
+    pub fn new(origins: &AllowedOrigins) -> Self {
+        Self(layer(origins))
+    }
+}
+
+fn layer(origins: &AllowedOrigins) -> CorsLayer {
     let origins = match origins {
         AllowedOrigins::Any => AllowOrigin::any(),
         AllowedOrigins::Only(list) => AllowOrigin::list(list.iter().cloned()),

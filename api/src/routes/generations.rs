@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use serde::Deserialize;
 use shared::domain::{Generation, GenerationStatus, Parked, Priority};
-use shared::push::{Feed, text_so_far};
+use shared::push::{Feed, first_text_at, text_so_far};
 use shared::queue;
 use shared::store::generations::{self as store, Cancelled, Filter};
 use shared::store::{StoreResult, messages};
@@ -99,7 +99,7 @@ pub(super) async fn read(
     } else {
         changed(&app, user.id, id, wait).await?
     };
-    Ok(axum::Json(with_position(&app, found).await))
+    Ok(axum::Json(as_of_now(&app, found).await))
 }
 
 /// The generation after its status has changed, or as it is when the wait is over.
@@ -174,7 +174,8 @@ pub(crate) async fn load(app: &AppState, user_id: Uuid, id: Uuid) -> StoreResult
     }))
 }
 
-async fn with_position(app: &AppState, found: Found) -> Generation {
+/// The generation with what only Redis knows of it: where it waits, or since when there is text.
+async fn as_of_now(app: &AppState, found: Found) -> Generation {
     let Found {
         mut generation,
         priority,
@@ -187,6 +188,12 @@ async fn with_position(app: &AppState, found: Found) -> Generation {
     {
         generation.queue_position = position;
         generation.estimated_response_time_ms = estimate;
+    }
+    // The row learns it at the end; until then the log knows when the first text was published.
+    if generation.status == GenerationStatus::InProgress
+        && let Ok(at) = first_text_at(&app.redis, id).await
+    {
+        generation.timings.first_token_at = at;
     }
     generation
 }
@@ -207,11 +214,13 @@ pub(super) async fn cancel(
     Path(id): Path<Uuid>,
 ) -> Result<axum::Json<Generation>> {
     // Only the owner's log is read: the row is looked up first.
-    load(&app, user.id, id).await?.ok_or_else(not_found)?;
+    let found = load(&app, user.id, id).await?.ok_or_else(not_found)?;
+    // What the worker writes from now on nobody was told of: of one that runs, no text is known to be none.
+    let runs = found.generation.status == GenerationStatus::InProgress;
     let seen = text_so_far(&app.redis, id)
         .await
         .ok()
-        .filter(|text| !text.is_empty());
+        .filter(|text| runs || !text.is_empty());
     let mut tx = app.db.user(user.id).await?;
     let (row, next) = match store::cancel(&mut tx, id, seen.as_deref()).await? {
         Cancelled::Done(row, next) => (*row, next),

@@ -64,7 +64,7 @@ pub(super) struct Summary {
     completion_tokens: i64,
     /// Credits, to the last digit, of the calls whose cost is known; null where none of them is.
     #[serde(serialize_with = "credits::serialize")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, format = "decimal")]
     total_cost: Option<Decimal>,
     /// Calls whose cost is not known, or not yet.
     unknown_cost_calls: i64,
@@ -74,7 +74,7 @@ pub(super) struct Summary {
     wasted_calls: i64,
     /// What those cost, as far as it is known.
     #[serde(serialize_with = "credits::serialize")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, format = "decimal")]
     wasted_cost: Option<Decimal>,
     /// Conversations in which something was asked or answered.
     conversations_count: i64,
@@ -94,7 +94,7 @@ pub(super) struct ConversationUsage {
     completion_tokens: i64,
     /// Credits, to the last digit, of the calls whose cost is known; null where none of them is.
     #[serde(serialize_with = "credits::serialize")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, format = "decimal")]
     total_cost: Option<Decimal>,
     /// Calls whose cost is not known, or not yet.
     unknown_cost_calls: i64,

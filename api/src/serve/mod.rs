@@ -29,10 +29,11 @@ use tower::ServiceExt as _;
 
 use self::refusal::Explained;
 use crate::app::{self, AppState};
-use crate::middleware::Peer;
+use crate::middleware::{MAX_HEAD_BYTES, Peer};
 
-/// Bytes of the head of an HTTP/1 request, and of the buffer of its connection.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// What an HTTP/2 request may bring before its connection's own library refuses it, with a status alone. From
+/// [`MAX_HEAD_BYTES`] on it is refused like any other.
+const MAX_HTTP2_HEAD_BYTES: usize = 4 * MAX_HEAD_BYTES;
 /// How long an idle connection stays; longer than the 60 s that load balancers keep theirs, so that
 /// it is never the server that closes a connection just as a request is under way. A client that
 /// sends its head slower than that is cut off as well.
@@ -132,7 +133,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
-        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_header_list_size(MAX_HTTP2_HEAD_BYTES as u32)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder

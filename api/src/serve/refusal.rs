@@ -6,7 +6,10 @@
 //! answers never look like it: each carries `X-Request-Id`, which the outermost layer adds.
 //!
 //! Not covered: a head that comes while the previous answer has not left yet (only a client that
-//! pipelines and does not read sees that), and HTTP/2, whose library answers 431 with a status alone.
+//! pipelines and does not read sees that), and HTTP/2, whose library answers a head of more than 128 KiB with a status
+//! alone.
+//!
+//! It also gives those their answer who say that they will send no more and still listen ([`HOLD`]).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -34,9 +37,18 @@ const END: &[u8] = b"\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
+/// A client that sends its request and closes its half of the connection (as `nc -N` does) looks like one that has left,
+/// and hyper then drops the request. So it hears of the end this much later while a request has no answer yet: long
+/// enough for all but waits, and short enough that nothing is held for long for those who did leave.
+const HOLD: Duration = Duration::from_secs(2);
+
 /// A connection on which hyper's refusals are explained.
 pub(super) struct Explained<S> {
     stream: S,
+    /// Something came that was not answered yet.
+    asked: bool,
+    /// The client sends no more; the moment from which that is told.
+    ended: Option<Pin<Box<Sleep>>>,
     peer: std::net::SocketAddr,
     clock: Clock,
     refusal: Option<Box<Refusal>>,
@@ -53,6 +65,8 @@ impl<S> Explained<S> {
     pub(super) fn new(stream: S, peer: std::net::SocketAddr, clock: Clock) -> Self {
         Self {
             stream,
+            asked: false,
+            ended: None,
             peer,
             clock,
             refusal: None,
@@ -147,7 +161,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Explained<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let this = &mut *self;
+        if this.ended.is_none() {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+            if buffer.filled().len() > before || buffer.remaining() == 0 {
+                this.asked = true;
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let told = this.ended.get_or_insert_with(|| Box::pin(sleep(HOLD)));
+        if this.asked {
+            ready!(told.as_mut().poll(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -158,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Explained<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        this.asked = false;
         if this.replaces(bytes)
             && let Some(refusal) = &mut this.refusal
         {
@@ -174,7 +202,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Explained<S> {
     ) -> Poll<io::Result<usize>> {
         match slices {
             [only] => self.poll_write(cx, only),
-            several => Pin::new(&mut self.stream).poll_write_vectored(cx, several),
+            several => {
+                self.asked = false;
+                Pin::new(&mut self.stream).poll_write_vectored(cx, several)
+            }
         }
     }
 

@@ -250,6 +250,54 @@ async fn a_conversation_may_begin_without_a_welcome_and_get_it_later() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_conversation_may_wait_for_its_welcome() {
+    let (app, services) = with_services().await;
+    let user = app.user();
+    let assessment = Uuid::new_v4().to_string();
+    services.keep_results(&assessment, Some(&user.user.to_string()), results());
+    let path = format!("/api/chat/assessment/{assessment}/initialize");
+    let wait = [("prefer", "wait=30"), ("idempotency-key", "one")];
+    let ready = user.post_with(&path, &wait, json!({})).await;
+    assert_eq!(ready.status, 200, "{}", ready.shown());
+    assert_eq!(ready.header("preference-applied"), "wait=30");
+    assert_eq!(ready.text("/generation/status"), "completed");
+    let id = ready.text("/conversation_id");
+    let made = user.get(&format!("/api/chat/conversations/{id}")).await;
+    assert_eq!(
+        ready.body["initial_message"],
+        welcome(&made.body["messages"])
+    );
+    // Repeated it is the same; asked for anew, the welcome is there already.
+    let again = user.post_with(&path, &wait, json!({})).await;
+    assert_eq!((again.status, &again.raw), (200, &ready.raw));
+    let anew = user.post_with(&path, &wait[..1], json!({})).await;
+    assert_eq!(anew.status, 200, "{}", anew.shown());
+    assert_eq!(anew.body["initial_message"], ready.body["initial_message"]);
+    // Who does not wait, or not for long enough, gets what there is.
+    let plain = user.post(&path, json!({})).await;
+    assert_eq!(
+        (plain.status, plain.header("preference-applied")),
+        (202, "")
+    );
+    let other = app.user();
+    let assessment = Uuid::new_v4().to_string();
+    app.simulator.script("ttft=30000");
+    services.keep_results(&assessment, Some(&other.user.to_string()), results());
+    let path = format!("/api/chat/assessment/{assessment}/initialize");
+    let early = other
+        .post_with(&path, &[("prefer", "wait=1")], json!({}))
+        .await;
+    assert_eq!(early.status, 202, "{}", early.shown());
+    assert_eq!(early.header("preference-applied"), "wait=1");
+    assert_eq!(early.body.get("initial_message"), None);
+    let unfinished =
+        "SELECT id FROM chat.generations WHERE status IN ('queued', 'in_progress') LIMIT 1";
+    let generation = app.env.value(unfinished).await.unwrap();
+    let cancel = format!("/api/chat/generations/{generation}/cancel");
+    assert_eq!(other.post(&cancel, json!({})).await.status, 200);
+}
+
+#[tokio::test]
 async fn results_are_given_to_any_conversation_of_the_person() {
     let (app, services) = with_services().await;
     let user = app.user();

@@ -118,20 +118,22 @@ impl Operation {
         Some(body)
     }
 
+    /// The fields of its body.
+    fn fields(&self) -> Vec<String> {
+        let document: Value = serde_json::from_str(api::openapi::text()).unwrap();
+        let schema = &self.described["requestBody"]["content"]["application/json"]["schema"];
+        let name = schema["$ref"].as_str().unwrap_or_default();
+        let schema = document.pointer(name.trim_start_matches('#')).unwrap();
+        let fields = schema["properties"].as_object().unwrap();
+        let is_nullable = |field: &Value| field.to_string().contains("\"null\"");
+        assert!(!fields.values().any(is_nullable), "{}", self.name());
+        fields.keys().cloned().collect()
+    }
+
     /// Routes that take nothing a caller could get wrong.
     fn takes_nothing(&self) -> bool {
         let name = self.name();
-        [
-            "POST /api/chat/ws-ticket",
-            "GET /api/chat/knowledge/reindex",
-            "GET /internal/queues",
-            "GET /internal/workers",
-            "GET /internal/upstreams",
-            "GET /health/live",
-            "GET /health/ready",
-            "GET /metrics",
-        ]
-        .contains(&name.as_str())
+        ["GET /health/live", "GET /health/ready", "GET /metrics"].contains(&name.as_str())
     }
 
     /// For administrators only.
@@ -400,7 +402,9 @@ async fn every_route_refuses_input_that_makes_no_sense() {
                 "{name}"
             );
         }
-        if !operation.parameters("query").is_empty() {
+        // Also where there are no parameters at all.
+        let checks = operation.needs("bearer") || operation.needs("service_key");
+        if checks || !operation.parameters("query").is_empty() {
             tried = true;
             let answer = operation
                 .ask(owner, &format!("{path}?surprise=1"), operation.body())
@@ -412,6 +416,14 @@ async fn every_route_refuses_input_that_makes_no_sense() {
             body["surprise"] = json!(1);
             let answer = operation.ask(owner, &path, Some(body)).await;
             assert_eq!(answer.problem(), "422 validation_failed surprise", "{name}");
+            // The document has no field that may be null.
+            for field in operation.fields() {
+                let mut body = operation.body().unwrap();
+                body[&field] = Value::Null;
+                let answer = operation.ask(owner, &path, Some(body)).await;
+                let expected = format!("422 validation_failed {field}");
+                assert_eq!(answer.problem(), expected, "{name}");
+            }
             for (kind, text, expected) in [
                 ("application/json", "{", "400 malformed_json"),
                 ("application/json", "5", "422 validation_failed body"),
@@ -452,7 +464,10 @@ async fn every_refusal_is_documented() {
                 assert!(responses.contains_key(status), "{name} {status}");
             }
         }
-        for status in ["429", "500", "503"] {
+        if operation.needs("bearer") || operation.needs("service_key") {
+            assert!(responses.contains_key("422"), "{name}");
+        }
+        for status in ["429", "431", "500", "503"] {
             assert!(responses.contains_key(status), "{name} {status}");
         }
     }

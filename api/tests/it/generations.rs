@@ -2,6 +2,8 @@
 
 use insta::assert_snapshot;
 use serde_json::Value;
+use shared::store::ServingRole;
+use shared::store::generations::keep_partial;
 
 use crate::common::{EventStream, TestApp, conversation, fresh_id, sse};
 
@@ -98,15 +100,16 @@ async fn a_long_poll_answers_on_the_next_change() {
         .await
         .text("/generation/id");
     let path = format!("/api/chat/generations/{generation}?wait=30");
-    let (poll, _) = tokio::join!(user.get(&path), async { app.start_worker() });
-    assert_eq!(poll.text("/status"), "in_progress");
-    let release = async {
-        // The poll listens before it looks, so releasing at any time is right.
+    let (poll, ()) = tokio::join!(user.get(&path), async {
+        app.start_worker();
         crate::common::until(async || (!app.simulator.calls().is_empty()).then_some(())).await;
         app.simulator.release();
-    };
-    let (poll, ()) = tokio::join!(user.get(&path), release);
-    assert_eq!(poll.text("/status"), "completed");
+    });
+    // The worker may have been quicker than the poll, which then waits for the end.
+    let status = poll.text("/status");
+    assert!(["in_progress", "completed"].contains(&&*status), "{status}");
+    let ended = user.ended(&generation).await;
+    assert_eq!(ended.text("/status"), "completed");
     assert_eq!(user.get(&path).await.text("/status"), "completed");
 }
 
@@ -123,6 +126,28 @@ async fn a_long_poll_of_nothing_new_answers_when_its_time_is_over() {
         (answer.status, answer.text("/status")),
         (200, "queued".to_owned())
     );
+}
+
+#[tokio::test]
+async fn a_running_generation_tells_since_when_there_is_text() {
+    let app = TestApp::new().await;
+    let user = app.user();
+    let id = conversation(&user).await;
+    let sent = user.say(&id, "[[sim:hold=2]] a story").await;
+    let mut stream = EventStream::open(&user, &sent.text("/links/events"), None).await;
+    let seen = stream.through("generation.delta").await;
+    let path = sent.text("/links/self");
+    let running = user.get(&path).await;
+    assert_eq!(running.text("/status"), "in_progress");
+    let delta = seen.last().unwrap();
+    assert_eq!(running.body["timings"]["first_token_at"], delta["at"]);
+    assert_eq!(
+        user.get(&path).await.body["timings"],
+        running.body["timings"]
+    );
+    app.simulator.release();
+    let ended = user.ended(&sent.text("/generation/id")).await;
+    assert_ne!(ended.text("/timings/first_token_at"), "");
 }
 
 #[tokio::test]
@@ -219,8 +244,25 @@ async fn a_running_generation_is_cancelled_from_another_replica_and_keeps_its_te
     assert_eq!(cancelled.status, 200, "{}", cancelled.shown());
     assert_eq!(cancelled.text("/status"), "cancelled");
     assert!(cancelled.text("/partial_content").starts_with(&seen));
+    let partial = cancelled.text("/partial_content");
     let rest = stream.rest().await;
-    assert_eq!(rest.last().unwrap()["type"], "generation.cancelled");
+    let last = rest.last().unwrap();
+    assert_eq!(last["type"], "generation.cancelled");
+    assert_eq!(last["data"]["partial_content"], partial.as_str());
+    // The worker that hears of it late has more to keep; what was told stays.
+    let generation = sent.text("/generation/id");
+    let mut tx = app
+        .env
+        .db(ServingRole::Worker)
+        .user(user.user)
+        .await
+        .unwrap();
+    let more = format!("{partial} and more");
+    let kept = keep_partial(&mut tx, generation.parse().unwrap(), 1, &more).await;
+    assert!(!kept.unwrap());
+    tx.commit().await.unwrap();
+    let read = user.get(&sent.text("/links/self")).await;
+    assert_eq!(read.text("/partial_content"), partial);
     let next = user.ask(&id, "and now?").await;
     assert_eq!(next.status, 200, "{}", next.shown());
     assert_eq!(app.count("messages").await, "3");

@@ -93,3 +93,23 @@ async fn a_request_is_one_line_and_no_secret_is_in_any() {
         }
     }
 }
+
+#[tokio::test]
+async fn people_get_lines_that_they_can_read() {
+    let app = TestApp::without_worker().await;
+    let replica = app.process(&[("LOG_FORMAT", "pretty")]);
+    let user = app.user().at(&replica.url);
+    let answer = user.get("/api/chat/conversations").await;
+    assert_eq!(answer.status, 200, "{}", answer.shown());
+    let id = answer.header("x-request-id").to_owned();
+    drop(user);
+    replica.signal(Signal::SIGTERM);
+    let (code, log) = replica.said_until_the_end().await;
+    assert_eq!(code, Some(0), "{log}");
+    let is_json = |line: &str| serde_json::from_str::<Value>(line).is_ok();
+    assert!(!log.lines().any(is_json), "{log}");
+    let told = log
+        .lines()
+        .filter(|line| line.contains("answered a request") && line.contains(&id));
+    assert_eq!(told.count(), 1, "{log}");
+}

@@ -19,6 +19,7 @@ mod conversations;
 mod coverage;
 mod day;
 mod documents;
+mod edges;
 mod events;
 mod faults;
 mod generations;
@@ -35,6 +36,7 @@ mod metrics;
 mod operations;
 mod operator;
 mod processes;
+mod protected;
 mod protocol;
 #[path = "../../../worker/tests/assessments/publisher.rs"]
 #[expect(dead_code, reason = "these tests use their own part of it")]

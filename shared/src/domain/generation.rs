@@ -169,7 +169,8 @@ pub struct Timings {
     /// When the newest attempt began.
     #[serde(with = "super::timestamp::option")]
     pub started_at: Option<OffsetDateTime>,
-    /// When the first token of the reply came.
+    /// When the first token of the reply came; while it runs, when its first text was published, and null where
+    /// none is (yet), as with `"stream": false`.
     #[serde(with = "super::timestamp::option")]
     pub first_token_at: Option<OffsetDateTime>,
     /// When it ended.
@@ -197,7 +198,7 @@ pub struct Usage {
     pub reasoning_tokens: i32,
     /// In the upstream's credits (OpenRouter: US dollars), to the last digit; null while unknown.
     #[serde(with = "super::credits")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, format = "decimal")]
     pub cost_credits: Option<Decimal>,
     /// Whether the model is free of charge.
     pub is_free_model: bool,

@@ -18,7 +18,7 @@ pub struct Spending {
     pub total_tokens: i64,
     /// Credits, to the last digit, of the calls whose cost is known; null where none of them is.
     #[serde(with = "super::credits")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, format = "decimal")]
     pub cost: Option<Decimal>,
     /// Calls whose cost is not known, or not yet.
     pub unknown_cost_calls: i64,
@@ -26,7 +26,7 @@ pub struct Spending {
     pub wasted_calls: i64,
     /// Credits of those among them whose cost is known; null where none is.
     #[serde(with = "super::credits")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, format = "decimal")]
     pub wasted_cost: Option<Decimal>,
 }
 
@@ -65,11 +65,11 @@ pub struct Anomaly {
     pub unit: String,
     /// How much of it the last 24 hours took.
     #[serde(with = "super::credits")]
-    #[schema(value_type = f64)]
+    #[schema(value_type = f64, format = "decimal")]
     pub amount: Option<Decimal>,
     /// How much the days of the two weeks before took on the average, those without any left out.
     #[serde(with = "super::credits")]
-    #[schema(value_type = f64)]
+    #[schema(value_type = f64, format = "decimal")]
     pub usual: Option<Decimal>,
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ::redis::Script;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{log_key, user_channel};
@@ -427,28 +428,53 @@ pub async fn read_entries(
 /// # Errors
 /// When Redis is away.
 pub async fn text_so_far(redis: &Redis, generation_id: Uuid) -> Result<String, RedisFailure> {
-    let mut text = String::new();
+    Ok(seen(redis, generation_id).await?.text)
+}
+
+/// When the first of that text was published; none while there is none.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn first_text_at(
+    redis: &Redis,
+    generation_id: Uuid,
+) -> Result<Option<OffsetDateTime>, RedisFailure> {
+    Ok(seen(redis, generation_id).await?.first_at)
+}
+
+/// What clients have seen of the newest attempt.
+#[derive(Default)]
+struct Seen {
+    text: String,
+    first_at: Option<OffsetDateTime>,
+}
+
+async fn seen(redis: &Redis, generation_id: Uuid) -> Result<Seen, RedisFailure> {
+    #[derive(Deserialize)]
+    struct Delta {
+        #[serde(with = "crate::domain::timestamp")]
+        at: OffsetDateTime,
+        data: Text,
+    }
+    #[derive(Deserialize)]
+    struct Text {
+        text: String,
+    }
+    let mut seen = Seen::default();
     let mut attempt = 0;
     for event in read_log(redis, generation_id, None).await? {
-        #[derive(Deserialize)]
-        struct Delta {
-            data: Text,
-        }
-        #[derive(Deserialize)]
-        struct Text {
-            text: String,
-        }
         if event.id.attempt != attempt || event.kind == EventType::Retrying {
             attempt = event.id.attempt;
-            text.clear();
+            seen = Seen::default();
         }
         if event.kind == EventType::Delta
             && let Ok(delta) = serde_json::from_str::<Delta>(&event.json)
         {
-            text.push_str(&delta.data.text);
+            seen.text.push_str(&delta.data.text);
+            seen.first_at.get_or_insert(delta.at);
         }
     }
-    Ok(text)
+    Ok(seen)
 }
 
 fn millis(duration: Duration) -> i64 {

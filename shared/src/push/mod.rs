@@ -17,8 +17,8 @@ pub use follow::Follow;
 pub use gates::{broadcast_gates, listen_for_gates};
 pub use hub::{Feed, Hub, Subscription};
 pub use log::{
-    LogWriter, Logged, PushedEvent, Taken, publish, read_entries, read_log, taken, text_so_far,
-    write_terminal,
+    LogWriter, Logged, PushedEvent, Taken, first_text_at, publish, read_entries, read_log, taken,
+    text_so_far, write_terminal,
 };
 pub use terminal::{Ended, terminal_event};
 

@@ -13,10 +13,14 @@ use ::redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use futures::future::join_all;
 use tokio::sync::{Notify, watch};
 
+use super::tls::{self, Authorities};
 use super::{Master, RedisFailure};
 
-/// The schemes of such URLs.
-const SCHEME: &str = "redis+sentinel://";
+/// What such URLs begin with, and what the servers' own do: with TLS both the Sentinels and the servers speak it.
+const SCHEMES: [(&str, &str); 2] = [
+    ("redis+sentinel://", "redis://"),
+    ("rediss+sentinel://", "rediss://"),
+];
 
 /// How often the Sentinels are asked while all is well.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,6 +34,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// `redis+sentinel://[user:password@]host:port,host:port/master[/db][?sentinel_password=…]`, in parts.
 #[derive(Clone)]
 pub(super) struct Address {
+    /// `redis://` or `rediss://`.
+    scheme: &'static str,
+    authorities: Authorities,
     /// A URL each.
     sentinels: Vec<String>,
     /// The name under which they know the master.
@@ -52,11 +59,18 @@ impl Address {
     ///
     /// # Errors
     /// What is wrong with it, without showing it.
-    pub(super) fn parse(url: &str) -> Option<Result<Self, &'static str>> {
-        Some(Self::of(url.strip_prefix(SCHEME)?))
+    pub(super) fn parse(url: &str, authorities: Authorities) -> Option<Result<Self, &'static str>> {
+        let mut schemes = SCHEMES.iter();
+        let found = schemes.find_map(|(begin, scheme)| Some((*scheme, url.strip_prefix(begin)?)));
+        let (scheme, rest) = found?;
+        Some(Self::of(rest, scheme, authorities))
     }
 
-    fn of(rest: &str) -> Result<Self, &'static str> {
+    fn of(
+        rest: &str,
+        scheme: &'static str,
+        authorities: Authorities,
+    ) -> Result<Self, &'static str> {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest
             .split_once('/')
@@ -75,12 +89,15 @@ impl Address {
         let sentinel_login = sentinel_login(query)?;
         let sentinels: Vec<String> = hosts
             .split(',')
-            .map(|host| format!("redis://{sentinel_login}{}", with_port(host)))
+            .map(|host| format!("{scheme}{sentinel_login}{}", with_port(host)))
             .collect();
-        if hosts.is_empty() || sentinels.iter().any(|url| Client::open(&**url).is_err()) {
+        let is_wrong = |url: &String| tls::open(url, authorities.as_deref()).is_err();
+        if hosts.is_empty() || sentinels.iter().any(is_wrong) {
             return Err("must name Sentinels as host:port,host:port");
         }
         let address = Self {
+            scheme,
+            authorities,
             sentinels,
             name: name.to_owned(),
             login,
@@ -94,14 +111,18 @@ impl Address {
 
     fn client(&self, host: &str, port: u16) -> Result<Client, RedisError> {
         let Self {
-            login, database, ..
+            scheme,
+            login,
+            database,
+            ..
         } = self;
         let host = if host.contains(':') {
             format!("[{host}]")
         } else {
             host.to_owned()
         };
-        Client::open(format!("redis://{login}{host}:{port}/{database}"))
+        let url = format!("{scheme}{login}{host}:{port}/{database}");
+        tls::open(&url, self.authorities.as_deref())
     }
 }
 
@@ -241,6 +262,7 @@ async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisFailure>
 /// The Sentinels, with a connection to each that is kept.
 struct Sentinels {
     name: String,
+    authorities: Authorities,
     each: Vec<(String, Option<MultiplexedConnection>)>,
 }
 
@@ -248,6 +270,7 @@ impl Sentinels {
     fn new(address: &Address) -> Self {
         Self {
             name: address.name.clone(),
+            authorities: address.authorities.clone(),
             each: address
                 .sentinels
                 .iter()
@@ -261,11 +284,11 @@ impl Sentinels {
         &mut self,
         known: Option<&(String, u16)>,
     ) -> Result<Option<(String, u16)>, RedisFailure> {
-        let name = &self.name;
+        let (name, authorities) = (&self.name, self.authorities.as_deref());
         let asked = self
             .each
             .iter_mut()
-            .map(|(url, connection)| ask(url, connection, name));
+            .map(|(url, connection)| ask(url, authorities, connection, name));
         let answers = join_all(asked).await;
         let mut votes = HashMap::<(String, u16), usize>::new();
         let mut failure = RedisFailure::NoMaster;
@@ -287,12 +310,13 @@ impl Sentinels {
 
 async fn ask(
     url: &str,
+    authorities: Option<&[u8]>,
     kept: &mut Option<MultiplexedConnection>,
     name: &str,
 ) -> Result<(String, u16), RedisFailure> {
     let mut connection = match kept.take() {
         Some(connection) => connection,
-        None => connect(&Client::open(url)?).await?,
+        None => connect(&tls::open(url, authorities)?).await?,
     };
     let place: Option<(String, u16)> = cmd("SENTINEL")
         .arg("get-master-addr-by-name")
@@ -311,7 +335,7 @@ mod tests {
     fn the_parts_of_a_url_are_found() {
         let url =
             "redis+sentinel://app:p%40ss@one:26379,two,[::1]:26380/main/3?sentinel_password=s";
-        let address = Address::parse(url).unwrap().unwrap();
+        let address = Address::parse(url, None).unwrap().unwrap();
         assert_eq!(
             address.sentinels,
             [
@@ -327,7 +351,22 @@ mod tests {
         assert_eq!(info.redis_settings().password(), Some("p@ss"));
         assert_eq!(info.redis_settings().db(), 3);
         assert!(!format!("{address:?}").contains("40ss"));
-        assert!(Address::parse("redis://one:6379").is_none());
+        assert!(Address::parse("redis://one:6379", None).is_none());
+        let url = "rediss+sentinel://app:p@one,two/main";
+        let address = Address::parse(url, None).unwrap().unwrap();
+        assert_eq!(
+            address.sentinels,
+            ["rediss://one:26379", "rediss://two:26379"]
+        );
+        let client = address.client("three.example", 6380).unwrap();
+        let info = client.get_connection_info().addr();
+        let is_verified = |info: &::redis::ConnectionAddr| match info {
+            ::redis::ConnectionAddr::TcpTls { host, insecure, .. } => {
+                host == "three.example" && !insecure
+            }
+            _ => false,
+        };
+        assert!(is_verified(info), "{info}");
     }
 
     #[test]
@@ -339,7 +378,7 @@ mod tests {
             ("redis+sentinel://one:26379/main/x", "number"),
             ("redis+sentinel://one:26379/main?db=3", "only sentinel_user"),
         ] {
-            let problem = Address::parse(url).unwrap().unwrap_err();
+            let problem = Address::parse(url, None).unwrap().unwrap_err();
             assert!(problem.contains(part), "{url}: {problem}");
         }
     }

@@ -7,9 +7,11 @@
     reason = "a test that cannot have its servers must fail loudly"
 )]
 
+mod logs;
 mod redis_user;
 mod session;
 
+pub use logs::keep_line;
 pub use redis_user::RedisUser;
 pub use session::{Refused, Session};
 
@@ -47,6 +49,7 @@ impl TestEnv {
     /// # Panics
     /// When the servers are not there.
     pub async fn on(admin_url: String) -> Self {
+        logs::keep();
         let redis_url = server("TEST_REDIS_URL");
         let mut admin = PgConnection::connect(&admin_url)
             .await
@@ -66,6 +69,7 @@ impl TestEnv {
             redis: RedisConfig {
                 url: redis_url.into(),
                 prefix: format!("test:{id}"),
+                authorities: None,
             },
         }
     }

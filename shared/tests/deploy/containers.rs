@@ -97,6 +97,56 @@ fn the_image_is_made_of_what_there_is() {
     assert!(!image.contains(":latest"));
 }
 
+#[test]
+fn every_program_that_is_started_is_built_and_in_the_image() {
+    let image = read("Dockerfile");
+    let copied: Vec<&str> = image
+        .lines()
+        .filter(|line| line.starts_with("COPY --from=build "))
+        .flat_map(str::split_whitespace)
+        .filter_map(|word| word.strip_prefix("/src/target/release/"))
+        .collect();
+    assert_eq!(copied, ["simulator", "balas-api", "balas-worker"]);
+    for program in &copied {
+        let folder = root().join(program.trim_start_matches("balas-"));
+        let is_package = folder.join("src/main.rs").is_file()
+            && std::fs::read_to_string(folder.join("Cargo.toml"))
+                .unwrap()
+                .contains(&format!("name = \"{program}\"\n"));
+        let is_extra = root()
+            .join(format!("loadtest/src/bin/{program}.rs"))
+            .is_file();
+        assert!(
+            is_package || is_extra,
+            "nothing is built of the name {program}"
+        );
+    }
+    let mut started = 0;
+    for file in [
+        "Dockerfile",
+        "compose.yaml",
+        "k8s/base/api.yaml",
+        "k8s/base/worker.yaml",
+        "k8s/base/migrate.yaml",
+        "k8s/overlays/local/servers.yaml",
+    ] {
+        let text = read(file);
+        // A folder is what is copied to.
+        for rest in text.split("/usr/local/bin/").skip(1) {
+            let ends = |c: char| c.is_whitespace() || "\",]'`".contains(c);
+            let name = rest.split(ends).next().unwrap();
+            if !name.is_empty() {
+                started += 1;
+                assert!(
+                    copied.contains(&name),
+                    "{file} starts {name}, which is not in the image"
+                );
+            }
+        }
+    }
+    assert!(started >= 10, "{started}");
+}
+
 /// What others have learnt about Dockerfiles.
 #[test]
 fn the_image_is_made_as_one_should() {

@@ -12,6 +12,8 @@ mod containers;
 mod dashboard;
 mod kubernetes;
 mod promql;
+#[cfg(target_os = "linux")]
+mod redis;
 
 use std::path::{Path, PathBuf};
 

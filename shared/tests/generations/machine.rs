@@ -384,7 +384,6 @@ async fn every_operation_on_every_status() {
     in_progress  DeadlinePasses     no                   in_progress
     in_progress  FreePredecessor    yes                  queued
     in_progress  KeepPartial        no                   in_progress
-    cancelled    KeepPartial        yes                  cancelled
     last attempt Claim              no                   in_progress
     last attempt ClaimReady         no                   in_progress
     last attempt Renew              yes                  in_progress

@@ -86,9 +86,7 @@ async fn every_end_of_a_generation_is_told_once() {
     let waits = world.send(conversation, "four").await.generation.id;
     for id in [waits, runs] {
         let mut tx = world.api.user(world.user).await.unwrap();
-        generations::cancel(&mut tx, id, Some("so far"))
-            .await
-            .unwrap();
+        generations::cancel(&mut tx, id, None).await.unwrap();
         tx.commit().await.unwrap();
     }
     let last = world.send(conversation, "five").await.generation.id;
@@ -112,7 +110,7 @@ async fn every_end_of_a_generation_is_told_once() {
     // What a canceller did not see is kept later, and told no second time.
     let mut tx = world.worker.user(world.user).await.unwrap();
     assert!(
-        generations::keep_partial(&mut tx, runs, 1, "so far and further")
+        generations::keep_partial(&mut tx, runs, 1, "so far")
             .await
             .unwrap()
     );

@@ -247,6 +247,7 @@ async fn a_follower_without_redis_learns_the_end_from_the_row() {
     let config = shared::redis::RedisConfig {
         url: format!("redis://{nobody}").into(),
         prefix: "away".to_owned(),
+        authorities: None,
     };
     let redis = shared::redis::Redis::connect_lazy(&config).unwrap();
     let (hub, run) = shared::push::Hub::new(redis.clone());

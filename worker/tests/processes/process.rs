@@ -42,6 +42,7 @@ impl Process {
         let (lines, kept) = (child.stderr.take().unwrap(), Arc::clone(&log));
         std::thread::spawn(move || {
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                shared::testing::keep_line(&line);
                 let mut log = kept.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: private servers, the processes that tests start, then the test runner, whose
 //! summary is the last thing printed.
 
+mod logs;
 mod packages;
 mod parts;
 mod selection;
@@ -15,6 +16,7 @@ use self::{
 };
 use crate::{
     cargo,
+    files::make_dir,
     instance::Instance,
     process,
     project::{Project, ServersHome},
@@ -24,10 +26,11 @@ use crate::{
 
 /// Variables of the product that a person may have set in the shell. A test that picked one up
 /// could write to a real database or spend real money.
-const NOT_FOR_TESTS: [&str; 27] = [
+const NOT_FOR_TESTS: [&str; 28] = [
     "DATABASE_URL",
     "MIGRATE_DATABASE_URL",
     "REDIS_URL",
+    "REDIS_CA_FILE",
     "RABBITMQ_URL",
     "RABBITMQ_CA_FILE",
     "EXCHANGE_NAME",
@@ -70,6 +73,9 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
     };
     let servers = Servers::start(project, &home, instance, wanted)?;
     let mut env = environment(&servers, &parts)?;
+    let logs = servers.instance.dir.join("logs");
+    make_dir(&logs, 0o755)?;
+    env.push(("TEST_LOG_DIR".to_owned(), logs.display().to_string()));
     env.extend(pika.map(|folder| ("TEST_PIKA".to_owned(), folder.display().to_string())));
     let nextest = process::output(
         Command::new(cargo::program(project)).args(["nextest", "--version"]),
@@ -102,6 +108,8 @@ pub(crate) fn run(project: &Project, args: &[String]) -> anyhow::Result<ExitCode
     prepare(project, &mut runner, &env);
     let status =
         process::run(&mut runner, &project.interrupt).context("the tests could not be run")?;
+    // The runner's summary stays the last thing printed, unless there is something to say.
+    logs::search(&logs)?;
     Ok(process::exit_code(status))
 }
 

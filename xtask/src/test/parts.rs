@@ -169,11 +169,11 @@ impl Parts {
                 parts.missing.join("; ")
             );
         }
-        // Nobody has to have it: no package that we could fetch is of a version we would trust.
+        // Nobody has to have it: manifests are checked as our own script renders them.
         if uses.manifests && parts.kubectl.is_none() {
-            parts
-                .missing
-                .push("tests of rendered manifests: there is no kubectl on PATH".to_owned());
+            parts.missing.push(
+                "the comparison of rendered manifests with kubectl's: it is not on PATH".to_owned(),
+            );
         }
         Ok(parts)
     }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{common_chain, fetched, not_found, register, reserve, tell, welcome};
 use crate::app::AppState;
+use crate::auth::Identity;
 use crate::error::{Checks, Result};
 use crate::extract::{Correlation, Idempotent, Internal, Json, Path, Prefer, Speaks, User};
 use crate::limits;
@@ -59,6 +60,14 @@ pub(in crate::routes) struct Started {
     pub generation: Option<Generation>,
     /// Six to eight questions to ask.
     pub suggestions: Vec<String>,
+}
+
+impl Started {
+    /// Whether nobody writes a welcome (any more).
+    fn has_ended(&self) -> bool {
+        let generation = self.generation.as_ref();
+        generation.is_none_or(|generation| generation.status.is_terminal())
+    }
 }
 
 /// Starts the conversation about an assessment, or gives the one that there is.
@@ -120,6 +129,21 @@ pub(in crate::routes) async fn from_assessment(
     let location = format!("/api/chat/conversations/{}", started.conversation.id);
     let answer = Answer::new(StatusCode::CREATED, Some(location.clone()), &started)?;
     let kept = creation.commit(answer, prefer.wait).await?;
+    told(&app, &user, &mut prepared, &mut started, &prefer).await;
+    let answer = Answer::new(StatusCode::CREATED, Some(location), &started)?;
+    let mut response = kept.answer(&app, user.id, answer).await;
+    reply::applied(&mut response, &prefer);
+    Ok(response)
+}
+
+/// Tells the workers of the welcome, and waits for it where the client wants that: `started` then has it as it ended.
+async fn told(
+    app: &AppState,
+    user: &Identity,
+    prepared: &mut Prepared,
+    started: &mut Started,
+    prefer: &Prefer,
+) {
     let wait = prefer.wait.filter(|wait| !wait.is_zero());
     let generation = started.generation.as_ref().map(|generation| generation.id);
     // Listening begins before anybody can publish.
@@ -133,20 +157,16 @@ pub(in crate::routes) async fn from_assessment(
         }
         _ => None,
     };
-    tell(&app, user.id, &mut prepared).await;
-    if let Some(queued) = prepared.welcome {
+    tell(app, user.id, prepared).await;
+    if let Some(queued) = prepared.welcome.take() {
         started.generation = Some(queued.generation);
     }
     if let (Some((wait, follow)), Some(generation)) = (follow, &started.generation)
-        && let Some(mut ended) = reply::ended(&app, &user, follow, generation, wait).await
+        && let Some(mut ended) = reply::ended(app, user, follow, generation, wait).await
     {
         started.initial_message = ended.assistant_message.take();
         started.generation = Some(ended);
     }
-    let answer = Answer::new(StatusCode::CREATED, Some(location), &started)?;
-    let mut response = kept.answer(&app, user.id, answer).await;
-    reply::applied(&mut response, &prefer);
-    Ok(response)
 }
 
 /// What the client is told of the conversation.
@@ -267,13 +287,33 @@ pub(in crate::routes) struct Initializing {
     pub success: bool,
     pub message: String,
     pub conversation_id: Uuid,
+    /// The welcome, where the client waited for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_message: Option<Message>,
+    /// Its generation as it ended, where the client waited for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
 }
 
-/// Prepares the conversation of one's own assessment, for when no event came.
+impl Initializing {
+    fn new(message: &str, conversation_id: Uuid) -> Self {
+        Self {
+            success: true,
+            message: message.to_owned(),
+            conversation_id,
+            initial_message: None,
+            generation: None,
+        }
+    }
+}
+
+/// Prepares the conversation of one's own assessment, for when no event came. With `Prefer: wait` the answer is held
+/// until the welcome is there.
 #[utoipa::path(
     post, path = "/api/chat/assessment/{assessment_id}/initialize", operation_id = "initialize_assessment", tag = "assessments",
-    params(("assessment_id" = Uuid, Path), IdempotencyHeader, LanguageHeader), request_body = Initialize,
+    params(("assessment_id" = Uuid, Path), IdempotencyHeader, PreferHeader, LanguageHeader), request_body = Initialize,
     responses(
+        (status = 200, body = Initializing, description = "The welcome, with `Prefer: wait`."),
         (status = 202, body = Initializing),
         (status = 404, description = "assessment_not_found"),
         (status = 409, description = "idempotency_in_progress"),
@@ -286,6 +326,7 @@ pub(in crate::routes) async fn initialize(
     State(app): State<AppState>,
     User(user): User,
     Path(assessment_id): Path<Uuid>,
+    prefer: Prefer,
     correlation: Correlation,
     Speaks(speaks): Speaks,
     request: Idempotent<Initialize>,
@@ -316,13 +357,28 @@ pub(in crate::routes) async fn initialize(
     let mut prepared = assessments::prepare(tx, clock, &registered, &wish).await?;
     let reserved = reserve(&app, tx, &mut prepared, &chain).await;
     reserved.map_err(|problem| budget.on(problem))?;
-    let body = Initializing {
-        success: true,
-        message: "the conversation is prepared".to_owned(),
-        conversation_id: prepared.conversation.id,
-    };
+    let mut started = started(tx, &registered.assessment, &prepared).await?;
+    let body = Initializing::new("the conversation is prepared", started.conversation.id);
     let answer = Answer::new(StatusCode::ACCEPTED, None, &body)?;
-    let kept = creation.commit(answer.clone(), None).await?;
-    tell(&app, user.id, &mut prepared).await;
-    Ok(kept.answer(&app, user.id, answer).await)
+    let kept = creation.commit(answer.clone(), prefer.wait).await?;
+    let waits = prefer.wait.is_some_and(|wait| !wait.is_zero());
+    let unanswered = waits.then(|| kept.unanswered(&app, user.id));
+    told(&app, &user, &mut prepared, &mut started, &prefer).await;
+    let answer = match waits && started.has_ended() {
+        true => {
+            let body = Initializing {
+                initial_message: started.initial_message,
+                generation: started.generation,
+                ..Initializing::new("the conversation is ready", started.conversation.id)
+            };
+            Answer::new(StatusCode::OK, None, &body)?
+        }
+        false => answer,
+    };
+    let mut response = kept.answer(&app, user.id, answer).await;
+    if let Some(unanswered) = unanswered {
+        unanswered.was_answered();
+    }
+    reply::applied(&mut response, &prefer);
+    Ok(response)
 }

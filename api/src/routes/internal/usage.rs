@@ -92,15 +92,15 @@ pub(in crate::routes) struct BudgetUse {
     starts_on: String,
     /// Credits; null where this period has no limit.
     #[serde(serialize_with = "credits::serialize")]
-    #[schema(value_type = Option<f64>)]
+    #[schema(value_type = Option<f64>, format = "decimal")]
     limit: Option<Decimal>,
     /// What is estimated of the work that has not ended.
     #[serde(serialize_with = "credits::serialize")]
-    #[schema(value_type = f64)]
+    #[schema(value_type = f64, format = "decimal")]
     reserved: Option<Decimal>,
     /// What was spent.
     #[serde(serialize_with = "credits::serialize")]
-    #[schema(value_type = f64)]
+    #[schema(value_type = f64, format = "decimal")]
     spent: Option<Decimal>,
 }
 

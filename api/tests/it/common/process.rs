@@ -40,16 +40,16 @@ impl TestApp {
         let serving = log
             .by_ref()
             .map_while(Result::ok)
+            .inspect(|line| shared::testing::keep_line(line))
             .inspect(|line| said.extend([line.as_str(), "\n"]))
-            .find_map(|line| {
-                let line: serde_json::Value = serde_json::from_str(&line).ok()?;
-                Some(line["server.address"].as_str()?.to_owned())
-            })
+            .find_map(|line| address(&line))
             .expect("it serves");
         // What nobody reads would stop it in the end.
         let log = std::thread::spawn(move || {
-            log.map_while(Result::ok)
-                .for_each(|line| said.extend([line.as_str(), "\n"]));
+            log.map_while(Result::ok).for_each(|line| {
+                shared::testing::keep_line(&line);
+                said.extend([line.as_str(), "\n"]);
+            });
             said
         });
         Process {
@@ -58,6 +58,15 @@ impl TestApp {
             url: format!("http://{serving}"),
         }
     }
+}
+
+/// Where it serves, if the line says so, in either format.
+fn address(line: &str) -> Option<String> {
+    if let Ok(line) = serde_json::from_str::<serde_json::Value>(line) {
+        return Some(line["server.address"].as_str()?.to_owned());
+    }
+    let (_, rest) = line.split_once("server.address=")?;
+    Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
 }
 
 impl Process {

@@ -39,6 +39,14 @@ impl Scrape {
             .sum()
     }
 
+    /// The labels of each sample of a metric, in the order of the alphabet.
+    pub(crate) fn labels(&self, name: &str) -> Vec<Vec<&str>> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        samples
+            .map(|sample| sample.labels.keys().map(String::as_str).collect())
+            .collect()
+    }
+
     /// The values that a label has in all metrics.
     pub(crate) fn values(&self, label: &str) -> Vec<&str> {
         let mut values: Vec<&str> = self

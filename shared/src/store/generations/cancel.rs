@@ -19,7 +19,8 @@ pub enum Cancelled {
     NotFound,
 }
 
-/// Cancels one generation, wherever it is. `partial` is the text that clients have seen.
+/// Cancels one generation, wherever it is. `partial` is the text that clients have seen: empty where they have seen none
+/// yet, `None` where that is not known.
 ///
 /// # Errors
 /// When the database fails.
@@ -100,8 +101,8 @@ pub async fn cancel_unfinished(
     })
 }
 
-/// Keeps the text of a cancelled generation where the worker that was writing it has more than the
-/// canceller saw.
+/// Keeps the text of a cancelled generation where none was kept yet, because the canceller could not see any. What
+/// clients were told stays as it is: whether it was kept now.
 ///
 /// # Errors
 /// When the database fails.
@@ -113,8 +114,7 @@ pub async fn keep_partial(
 ) -> StoreResult<bool> {
     let kept = sqlx::query!(
         "UPDATE chat.generations SET partial_content = $3
-         WHERE id = $1 AND attempt = $2 AND status = 'cancelled'
-           AND char_length(COALESCE(partial_content, '')) < char_length($3)",
+         WHERE id = $1 AND attempt = $2 AND status = 'cancelled' AND partial_content IS NULL",
         id,
         attempt,
         partial,
