@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{Dice, Outcome, Stage};
 use crate::receiver::Mood;
 
 /// Long enough for the fleet to leave it alone for some time.
 const AWAY: std::ops::Range<u64> = 4_000..12_000;
+/// After an earlier fault the fleet may leave it alone for longer than a mood lasts.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Stage {
     pub(super) async fn receiver_down(&mut self, dice: &mut Dice) -> anyhow::Result<Outcome> {
@@ -17,7 +21,7 @@ impl Stage {
         Ok(Outcome::Done(format!("for {time:?}")))
     }
 
-    /// Every request for some seconds gets the answer of this mood.
+    /// Every request for some seconds gets the answer of this mood, and at least one does.
     pub(super) async fn receiver_is(
         &mut self,
         dice: &mut Dice,
@@ -27,6 +31,10 @@ impl Stage {
         let before = self.receiver.count();
         self.receiver.set(mood);
         tokio::time::sleep(time).await;
+        let give_up_at = Instant::now() + PATIENCE;
+        while self.receiver.count() == before && Instant::now() < give_up_at {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         self.receiver.set(Mood::Usual);
         match self.receiver.count() - before {
             0 => Ok(Outcome::Missed("nothing was told".to_owned())),
