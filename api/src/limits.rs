@@ -39,6 +39,16 @@ pub fn conversations(limits: &LimitConfig) -> Limit {
     }
 }
 
+/// Assessments of one user that the archive is asked about: as many as they may have conversations of.
+#[must_use]
+pub fn assessments(limits: &LimitConfig) -> Limit {
+    Limit {
+        name: "assessments",
+        count: limits.conversations_per_day,
+        period: DAY,
+    }
+}
+
 /// Requests of one address that showed no valid credentials.
 #[must_use]
 pub fn strangers(limits: &LimitConfig) -> Limit {

@@ -89,6 +89,9 @@ enum Action {
         /// Measure how long a search takes, instead: 10,000 and 30,000 texts, with and without an index
         #[arg(long)]
         speed: bool,
+        /// Measure how well SUPPORT_CLASSIFIER_MODEL judges messages, instead, with the environment's provider and key
+        #[arg(long, conflicts_with = "speed")]
+        judge: bool,
     },
     /// Break everything that can break while messages come in, then check what Balas promises
     Chaos {
@@ -202,9 +205,13 @@ fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             until_stopped(services::run(&project, rabbitmq).map(|()| ExitCode::SUCCESS))
         }
         Action::Test { args } => test::run(&project, &args),
-        Action::Eval { speed } => {
-            let ignored = speed.then_some(["--run-ignored", "only"]);
-            let arguments = EVALUATION.iter().chain(ignored.iter().flatten());
+        Action::Eval { speed, judge } => {
+            let which = match (speed, judge) {
+                (true, _) => &["--run-ignored", "only", "how_long_a_search_takes"][..],
+                (_, true) => &["--run-ignored", "only", "how_well_a_model_judges"],
+                _ => &[],
+            };
+            let arguments = EVALUATION.iter().chain(which);
             let arguments: Vec<String> = arguments.map(|argument| (*argument).to_owned()).collect();
             test::run(&project, &arguments)
         }

@@ -31,7 +31,7 @@ use crate::streams::StreamPlace;
 #[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
     /// Resumes after this event, for clients that cannot set `Last-Event-ID`.
-    after: Option<String>,
+    pub(super) after: Option<String>,
 }
 
 /// Follows one generation: its log, then live, to its end.

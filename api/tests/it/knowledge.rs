@@ -85,6 +85,39 @@ async fn a_file_is_previewed_indexed_followed_found_and_deleted() {
     let last = events.last().unwrap();
     assert_eq!(last["type"], "knowledge.progress");
     assert_eq!(last["data"]["ingestion"]["status"], "completed", "{last}");
+    for event in &events {
+        let mut fields: Vec<&String> = event.as_object().unwrap().keys().collect();
+        fields.sort();
+        let common = [
+            "at",
+            "conversation_id",
+            "data",
+            "generation_id",
+            "id",
+            "type",
+        ];
+        assert_eq!(fields, common, "as in every event");
+        assert_eq!(
+            (&event["generation_id"], &event["conversation_id"]),
+            (&Value::Null, &Value::Null)
+        );
+    }
+    // Whoever comes back is told what they have missed, and only that.
+    let last_id = last["id"].as_str().unwrap();
+    let ids: Vec<&str> = events.iter().filter_map(|one| one["id"].as_str()).collect();
+    assert!(ids.is_sorted_by(|left, right| left < right), "{ids:?}");
+    let before = format!("{id}.0000.0000000001");
+    let missed = EventStream::open(&editor, &format!("{path}/events"), Some(&before))
+        .await
+        .rest()
+        .await;
+    assert_eq!(missed.len(), 1, "{missed:?}");
+    assert_eq!(&missed[0], last);
+    let nothing = editor.get(&format!("{path}/events?after={last_id}")).await;
+    assert_eq!(nothing.status, 204, "{}", nothing.shown());
+    let strange = format!("{}.0000.0000000001", editor.user);
+    let strange = editor.get(&format!("{path}/events?after={strange}")).await;
+    assert_eq!(strange.problem(), "422 invalid_cursor after");
     let done = ended(&editor, &id).await;
     assert_eq!(
         (

@@ -127,6 +127,45 @@ async fn conversations_are_limited_per_user() {
 }
 
 #[tokio::test]
+async fn nobody_makes_us_ask_the_archive_as_often_as_they_like() {
+    let services = loadtest::services::Services::start().await.unwrap();
+    let url = services.url();
+    let app = TestApp::with(&[
+        ("RATE_LIMIT_CONVERSATIONS_PER_DAY", "3"),
+        ("ARCHIVE_SERVICE_URL", &url),
+    ])
+    .await;
+    let user = app.user();
+    let own = conversation(&user).await;
+    let unknown = || json!({ "assessment_id": uuid::Uuid::new_v4() });
+    let started = "/api/chat/conversations/from-assessment".to_owned();
+    let given = format!("/api/chat/conversations/{own}/context/assessment");
+    let prepared = format!("/api/chat/assessment/{}/initialize", uuid::Uuid::new_v4());
+    for (path, body) in [
+        (&started, unknown()),
+        (&given, unknown()),
+        (&prepared, json!({})),
+    ] {
+        let answer = user.post(path, body.clone()).await;
+        assert_eq!(answer.problem(), "404 assessment_not_found", "{path}");
+    }
+    for (path, body) in [
+        (&started, unknown()),
+        (&given, unknown()),
+        (&prepared, json!({})),
+    ] {
+        let over = user.post(path, body).await;
+        assert_eq!(over.problem(), "429 rate_limited", "{path}");
+        assert_eq!(over.header("ratelimit-policy"), "3;w=86400");
+    }
+    let asked = services.calls();
+    let asked = asked.iter().filter(|path| path.contains("/archive/"));
+    assert_eq!(asked.count(), 3);
+    let other = app.user().post(&started, unknown()).await;
+    assert_eq!(other.problem(), "404 assessment_not_found");
+}
+
+#[tokio::test]
 async fn guessing_tokens_is_slowed_down_by_address() {
     let app = TestApp::with(&[
         ("RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE", "5"),

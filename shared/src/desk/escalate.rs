@@ -17,8 +17,12 @@ pub enum Reason {
     Complaint,
     /// The mood has sunk below the threshold.
     NegativeSentiment,
+    /// Every model's provider declined the message.
+    Policy,
     /// No model answered.
     ToolFailure,
+    /// No model answered because the account has had what it may have.
+    UsageLimit,
 }
 
 impl Reason {
@@ -30,7 +34,9 @@ impl Reason {
             Self::MissingKnowledge => "missing_knowledge",
             Self::Complaint => "complaint",
             Self::NegativeSentiment => "negative_sentiment",
+            Self::Policy => "policy",
             Self::ToolFailure => "tool_failure",
+            Self::UsageLimit => "usage_limit",
         }
     }
 }

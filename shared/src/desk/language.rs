@@ -21,7 +21,9 @@ const ENGLISH: &[&str] = &[
     "in", "and", "was", "were", "have", "has", "would", "like", "want", "need", "help", "you",
     "your", "after", "still", "there", "be", "been", "an", "we", "should", "hello", "thanks",
     "thank", "a", "me", "at", "keeps", "says", "gets", "or", "if", "but", "talk", "someone",
-    "human", "agent", "person",
+    "human", "agent", "person", "from", "by", "could", "any", "all", "again", "only", "because",
+    "although", "while", "he", "she", "they", "their", "them", "our", "out", "off", "over",
+    "under", "before", "into", "than", "then", "which", "who", "its", "him", "her",
 ];
 const INDONESIAN: &[&str] = &[
     "yang",

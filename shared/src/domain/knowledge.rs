@@ -73,7 +73,7 @@ pub struct Ingestion {
     pub encoding: Option<String>,
     /// The character between two fields.
     pub delimiter: Option<String>,
-    /// Rows of the file, the header and blank lines left out.
+    /// Rows of the file, the header and blank lines left out; a row of delimiters alone is one.
     pub rows_read: i32,
     /// How many rows became no entry.
     pub rows_skipped_count: i32,
@@ -101,6 +101,12 @@ pub struct Ingestion {
     pub problem: Option<String>,
     /// Seconds until it is done at the pace so far; null where that cannot be said.
     pub eta: Option<i64>,
+    /// Counts what has changed of all this; numbers the events that tell of it.
+    #[serde(skip)]
+    pub version: u32,
+    /// When it was changed last.
+    #[serde(skip)]
+    pub updated_at: OffsetDateTime,
     /// When it was asked for.
     #[serde(with = "super::timestamp")]
     pub created_at: OffsetDateTime,

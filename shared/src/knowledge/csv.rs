@@ -179,8 +179,8 @@ impl Reader {
         self.fields.push(std::mem::take(&mut self.field));
         self.at = At::FieldStart;
         let fields = std::mem::take(&mut self.fields);
-        // Blank lines, and the empty rows that spreadsheets leave at the end.
-        if fields.iter().any(|field| !field.trim().is_empty()) {
+        // A blank line is no row; one of delimiters alone is, and whoever reads it says what it lacks.
+        if fields.len() > 1 || fields.iter().any(|field| !field.trim().is_empty()) {
             let line = self.record_line;
             self.records.push(Record { line, fields });
         }
@@ -265,6 +265,7 @@ mod tests {
                     rows(&[
                         (1, &["a", "b,c"]),
                         (2, &["x\ny", "say \"hi\""]),
+                        (5, &["", ""]),
                         (6, &["z", ""]),
                     ]),
                 ),

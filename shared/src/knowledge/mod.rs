@@ -7,10 +7,12 @@
 mod ask;
 mod csv;
 mod decode;
+mod english;
 pub mod gate;
 mod plan;
 mod search;
 mod sheet;
+mod stop_words;
 mod text;
 mod vocabulary;
 

@@ -1,5 +1,7 @@
 //! What a question asks the words for: its telling words, corrected, with what else they may be called.
 
+use super::english;
+use super::stop_words::is_stop_word;
 use super::text::words;
 use super::vocabulary::Vocabulary;
 use crate::desk::{Language, Text, language};
@@ -13,217 +15,8 @@ const UNKNOWN: f64 = 0.6;
 const UNKNOWN_ENGLISH: f64 = 0.3;
 /// The most words of a question that are looked for; the first ones.
 const MOST_TERMS: usize = 32;
-
-/// Words that say how something is asked and not what.
-const STOP_WORDS: &[&str] = &[
-    "ada",
-    "adakah",
-    "adalah",
-    "agar",
-    "akan",
-    "aku",
-    "anda",
-    "apa",
-    "apakah",
-    "apabila",
-    "atau",
-    "bagaimana",
-    "bagaimanakah",
-    "bagi",
-    "bang",
-    "bapak",
-    "bu",
-    "buat",
-    "caranya",
-    "cara",
-    "dalam",
-    "dan",
-    "dapat",
-    "dari",
-    "dengan",
-    "di",
-    "dong",
-    "deh",
-    "gimana",
-    "gmn",
-    "bgmn",
-    "hai",
-    "halo",
-    "hello",
-    "hi",
-    "hal",
-    "ibu",
-    "ini",
-    "itu",
-    "itulah",
-    "jadi",
-    "jika",
-    "juga",
-    "kak",
-    "kakak",
-    "kalau",
-    "kalo",
-    "kami",
-    "kamu",
-    "karena",
-    "ke",
-    "kenapa",
-    "knp",
-    "kepada",
-    "ketika",
-    "kita",
-    "klo",
-    "kok",
-    "lagi",
-    "loh",
-    "mah",
-    "maaf",
-    "mana",
-    "mas",
-    "mau",
-    "mbak",
-    "mengapa",
-    "min",
-    "admin",
-    "minta",
-    "mohon",
-    "nih",
-    "nya",
-    "oleh",
-    "pada",
-    "padahal",
-    "pak",
-    "para",
-    "pas",
-    "permisi",
-    "pun",
-    "saat",
-    "saja",
-    "saya",
-    "sebagai",
-    "sebuah",
-    "selamat",
-    "pagi",
-    "siang",
-    "sore",
-    "malam",
-    "seperti",
-    "serta",
-    "siapa",
-    "sih",
-    "sudah",
-    "supaya",
-    "tapi",
-    "tentang",
-    "terima",
-    "kasih",
-    "makasih",
-    "terus",
-    "tetapi",
-    "tolong",
-    "untuk",
-    "waktu",
-    "ya",
-    "yaa",
-    "yang",
-    "yuk",
-    "bantu",
-    "bantuan",
-    "bantuannya",
-    "solusinya",
-    "harus",
-    "perlu",
-    "ingin",
-    "pengen",
-    "bisa",
-    "bs",
-    "the",
-    "a",
-    "an",
-    "is",
-    "are",
-    "was",
-    "were",
-    "be",
-    "been",
-    "am",
-    "i",
-    "my",
-    "me",
-    "we",
-    "our",
-    "you",
-    "your",
-    "it",
-    "its",
-    "he",
-    "she",
-    "they",
-    "their",
-    "to",
-    "of",
-    "in",
-    "on",
-    "at",
-    "for",
-    "from",
-    "by",
-    "with",
-    "and",
-    "or",
-    "but",
-    "how",
-    "what",
-    "why",
-    "when",
-    "where",
-    "which",
-    "who",
-    "do",
-    "does",
-    "did",
-    "can",
-    "could",
-    "should",
-    "would",
-    "will",
-    "shall",
-    "may",
-    "please",
-    "help",
-    "this",
-    "that",
-    "these",
-    "those",
-    "there",
-    "have",
-    "has",
-    "had",
-    "if",
-    "so",
-    "as",
-    "after",
-    "before",
-    "into",
-    "than",
-    "then",
-    "there's",
-    "s",
-    "t",
-    "re",
-    "ve",
-    "ll",
-    "m",
-    "d",
-    "get",
-    "any",
-    "some",
-    "about",
-    "want",
-    "need",
-    "thanks",
-    "hey",
-];
+/// What more entries have than this is common. Scoring a text for a term takes about a microsecond.
+const COMMON: u32 = 2_000;
 
 /// One of the names under which a term is looked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -241,6 +34,8 @@ pub struct Term {
     pub weight: f64,
     /// Its names; an entry gains the best of those it has.
     pub alternatives: Vec<Alternative>,
+    /// So many entries have it that looking for it costs more than it tells.
+    pub common: bool,
 }
 
 /// What is looked for by words.
@@ -263,13 +58,17 @@ impl Plan {
         };
         let mut plan = Self::default();
         let mut seen: Vec<String> = Vec::new();
+        let mut is_told = false;
         for (place, word) in words.iter().enumerate() {
+            // The second word of a pair that means something has been read with the first.
+            let is_read = std::mem::take(&mut is_told) && !vocabulary.knows(word);
             let pair = words.get(place + 1).map(|next| format!("{word} {next}"));
             let pair_means = pair
                 .as_deref()
                 .map_or(&[][..], |pair| vocabulary.meanings(pair));
-            let is_stop = STOP_WORDS.contains(&word.as_str());
-            if (is_stop && pair_means.is_empty())
+            is_told = !pair_means.is_empty();
+            if is_read
+                || (is_stop_word(word) && pair_means.is_empty())
                 || seen.contains(word)
                 || plan.terms.len() >= MOST_TERMS
             {
@@ -278,7 +77,25 @@ impl Plan {
             seen.push(word.clone());
             plan.add(word, pair_means, unknown, vocabulary);
         }
+        plan.spare_common(vocabulary);
         plan
+    }
+
+    /// Marks the common terms, but for the rarest of those that entries have: something must be looked for.
+    fn spare_common(&mut self, vocabulary: &Vocabulary) {
+        let having = |term: &Term| {
+            let having = term
+                .alternatives
+                .iter()
+                .map(|one| vocabulary.having(&one.text));
+            having.sum::<u32>()
+        };
+        let rarest = (0..self.terms.len())
+            .filter(|place| having(&self.terms[*place]) > 0)
+            .min_by_key(|place| having(&self.terms[*place]));
+        for (place, term) in self.terms.iter_mut().enumerate() {
+            term.common = Some(place) != rarest && having(term) > COMMON;
+        }
     }
 
     /// What all terms count together.
@@ -288,16 +105,15 @@ impl Plan {
     }
 
     fn add(&mut self, word: &str, pair_means: &[String], unknown: f64, vocabulary: &Vocabulary) {
-        let meanings = vocabulary.meanings(word);
-        let mut own = word;
-        if !vocabulary.has(word)
-            && meanings.is_empty()
-            && pair_means.is_empty()
-            && let Some(meant) = vocabulary.correction(word)
-        {
-            self.corrected.push((word.to_owned(), meant.to_owned()));
-            own = meant;
+        let read = match pair_means.is_empty() {
+            true => Read::of(word, vocabulary),
+            // The pair tells what the word is, so it is none that is written wrongly.
+            false => Read::as_written(word, vocabulary),
+        };
+        if read.corrected {
+            self.corrected.push((word.to_owned(), read.own.clone()));
         }
+        let own = read.own.as_str();
         let mut alternatives = Vec::new();
         if vocabulary.has(own) {
             alternatives.push(Alternative {
@@ -305,13 +121,8 @@ impl Plan {
                 weight: vocabulary.weight(own),
             });
         }
-        // A corrected word may have other names, too.
-        let others = if own == word {
-            meanings
-        } else {
-            vocabulary.meanings(own)
-        };
-        for text in others.iter().chain(pair_means) {
+        let others = || read.meanings.iter().chain(pair_means);
+        for text in others() {
             let weight = text
                 .split(' ')
                 .map(|part| vocabulary.weight(part))
@@ -331,23 +142,76 @@ impl Plan {
             true => unknown * vocabulary.weight(own),
             false => best,
         };
-        // The forms of a word that the entries do not write are found by their stem.
+        // Forms that the entries do not write are found by their stem.
         if alternatives.is_empty() {
-            alternatives.push(Alternative {
-                text: own.to_owned(),
+            let texts = std::iter::once(own).chain(others().map(String::as_str));
+            alternatives.extend(texts.map(|text| Alternative {
+                text: text.to_owned(),
                 weight,
-            });
+            }));
         }
         self.terms.push(Term {
             weight,
             alternatives,
+            common: false,
         });
+    }
+}
+
+/// A word of a question as it is understood.
+struct Read<'a> {
+    own: String,
+    /// What it stands for.
+    meanings: &'a [String],
+    /// It was taken for a slip of the keyboard.
+    corrected: bool,
+}
+
+impl<'a> Read<'a> {
+    fn as_written(word: &str, vocabulary: &'a Vocabulary) -> Self {
+        Self {
+            own: word.to_owned(),
+            meanings: vocabulary.meanings(word),
+            corrected: false,
+        }
+    }
+
+    /// As it is written, or else as another form of an English word, or as one that Indonesian has borrowed, or
+    /// as what was probably meant.
+    fn of(word: &str, vocabulary: &'a Vocabulary) -> Self {
+        let known = |word: &str| {
+            let read = Self::as_written(word, vocabulary);
+            (vocabulary.has(word) || !read.meanings.is_empty()).then_some(read)
+        };
+        let forms = english::base_forms(word);
+        let written = std::iter::once(word).chain(forms.iter().map(String::as_str));
+        let borrowed = written.clone().filter_map(english::borrowed);
+        if let Some(read) = written
+            .clone()
+            .find_map(known)
+            .or_else(|| borrowed.clone().find_map(|word| known(&word)))
+        {
+            return read;
+        }
+        let meant = |word: &str, wrong: usize| {
+            let meant = vocabulary.nearest(word, wrong)?;
+            known(meant)
+        };
+        let slip = |read: Self| Self {
+            corrected: true,
+            ..read
+        };
+        meant(word, 1)
+            .map(slip)
+            .or_else(|| borrowed.clone().find_map(|word| meant(&word, 1)))
+            .or_else(|| vocabulary.correction(word).and_then(known).map(slip))
+            .unwrap_or_else(|| Self::as_written(word, vocabulary))
     }
 }
 
 /// The words of a text that say what it is about, as they are written, in lower case.
 pub fn telling_words(text: &str) -> impl Iterator<Item = String> {
-    words(text).filter(|word| !STOP_WORDS.contains(&word.as_str()))
+    words(text).filter(|word| !is_stop_word(word))
 }
 
 #[cfg(test)]
@@ -356,7 +220,15 @@ mod tests {
     use super::*;
 
     fn vocabulary() -> Vocabulary {
-        let words = ["gagal", "simpan", "laporan", "password", "tidak", "login"];
+        let words = [
+            "gagal",
+            "simpan",
+            "laporan",
+            "password",
+            "tidak",
+            "login",
+            "transaksi",
+        ];
         let words = words.iter().enumerate().map(|(place, word)| Word {
             word: (*word).to_owned(),
             lexeme: (*word).to_owned(),
@@ -367,6 +239,8 @@ mod tests {
             ("kata sandi", "password"),
             ("lap", "laporan"),
             ("vendor", "rekanan"),
+            ("fail", "gagal"),
+            ("report", "laporan"),
         ];
         let synonyms = synonyms.map(|(word, means)| (word.to_owned(), means.to_owned()));
         Vocabulary::new(60, words.collect(), synonyms.to_vec())
@@ -392,9 +266,41 @@ mod tests {
             ["laporannya", "gagal", "disimpan"]
         );
         assert_eq!(looked_for("lap ga ada"), ["laporan", "tidak"]);
-        assert_eq!(looked_for("kata sandi saya"), ["password", "sandi"]);
+        assert_eq!(looked_for("kata sandi saya"), ["password"]);
         assert_eq!(looked_for("lpaoran gagl gagl"), ["laporan", "gagal"]);
         assert_eq!(looked_for("how do I get this?"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn english_words_are_found_in_other_forms_and_as_indonesian_borrowed_them() {
+        // A form of a word that has a meaning, and a loan-word that has none and needs none.
+        assert_eq!(looked_for("vendors"), ["vendor|rekanan"]);
+        assert_eq!(looked_for("failing reports"), ["gagal", "laporan"]);
+        let plan = Plan::of("the transaction is not verified", &vocabulary());
+        assert_eq!(plan.terms[0].alternatives[0].text, "transaksi");
+        assert_eq!(plan.corrected, [], "that is no slip of the keyboard");
+    }
+
+    #[test]
+    fn what_most_entries_have_is_not_looked_for_unless_there_is_nothing_else() {
+        let word = |word: &str, documents| Word {
+            word: word.to_owned(),
+            lexeme: word.to_owned(),
+            documents,
+        };
+        let words = vec![
+            word("gagal", 9_000),
+            word("simpan", 5_000),
+            word("sp2d", 30),
+        ];
+        let vocabulary = Vocabulary::new(10_000, words, Vec::new());
+        let common = |question: &str| {
+            let terms = Plan::of(question, &vocabulary).terms;
+            terms.iter().map(|term| term.common).collect::<Vec<_>>()
+        };
+        assert_eq!(common("gagal simpan sp2d"), [true, true, false]);
+        assert_eq!(common("gagal simpan"), [true, false]);
+        assert_eq!(common("gagal kucing"), [false, false]);
     }
 
     #[test]

@@ -115,7 +115,6 @@ pub async fn search(
             .then(right.1.covered.total_cmp(&left.1.covered))
             .then(left.0.cmp(&right.0))
     });
-    ranked.truncate(top_k);
     let whole = plan.weight();
     let coverage = |candidate: &Candidate| {
         if whole > 0.0 {
@@ -124,6 +123,20 @@ pub async fn search(
             0.0
         }
     };
+    // What is an answer by itself goes before what is only near the top of a list: a weak model has something
+    // at the top of its list for every question.
+    if let Some(profile) = profile {
+        ranked.sort_by_key(|(_, candidate, _)| {
+            let alone = Signals {
+                coverage: coverage(candidate),
+                matched: u32::try_from(candidate.matched).unwrap_or(u32::MAX),
+                similarity: candidate.vector.map(|leg| leg.score),
+                ..Signals::default()
+            };
+            !answers(&alone, profile.threshold)
+        });
+    }
+    ranked.truncate(top_k);
     let signals = ranked
         .first()
         .map_or_else(Signals::default, |(_, best, _)| Signals {

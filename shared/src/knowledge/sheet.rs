@@ -81,7 +81,7 @@ pub struct Preview {
     pub delimiter: String,
     /// Each column's name and what it is read as; null is left out.
     pub columns: Vec<NamedColumn>,
-    /// Rows of the file, the header and blank lines left out.
+    /// Rows of the file, the header and blank lines left out; a row of delimiters alone is one.
     pub rows_read: i32,
     /// The first entries.
     pub rows: Vec<EntryText>,
@@ -199,6 +199,8 @@ impl Sheet {
     fn understand(&mut self) -> Result<(), FileError> {
         for record in self.reader.take() {
             match &self.columns {
+                // Spreadsheets may leave empty rows above the header.
+                None if record.fields.iter().all(|field| field.trim().is_empty()) => {}
                 None => self.columns = Some(columns(&record)?),
                 Some(columns) => {
                     let row = row(columns, &record);
@@ -297,14 +299,14 @@ mod tests {
 
     #[test]
     fn a_file_of_indonesian_excel_is_understood() {
-        let file = b"\xef\xbb\xbfMenu ;MASALAH;Solusi;Catatan Dev;Note_by-QA;PIC\r\n\
+        let file = b"\xef\xbb\xbf;;;;;\r\nMenu ;MASALAH;Solusi;Catatan Dev;Note_by-QA;PIC\r\n\
             SPP\xc2\xa0;\"Gagal\nsimpan\";Muat ulang;;;Budi\r\n;;;;;\r\n;;;catatan;;\r\nLogin;Lupa;;\r\na;b;c;d;e;f;g\r\n";
         let (preview, rows) = read(file).unwrap();
         assert_eq!(
             (preview.encoding.as_str(), preview.delimiter.as_str()),
             ("utf-8", ";")
         );
-        assert_eq!(preview.rows_read, 4);
+        assert_eq!(preview.rows_read, 5);
         let read_as: Vec<_> = preview.columns.iter().map(|named| named.column).collect();
         assert_eq!(read_as[0], Some(Column::Menu));
         assert_eq!(read_as[4..], [Some(Column::NoteQa), None]);
@@ -313,7 +315,7 @@ mod tests {
         };
         assert_eq!(
             (*line, text.menu.as_str(), text.issue.as_str()),
-            (2, "SPP", "Gagal\nsimpan")
+            (3, "SPP", "Gagal\nsimpan")
         );
         let skipped = |line, reason: &str| {
             Row::Skipped(SkippedRow {
@@ -321,12 +323,14 @@ mod tests {
                 reason: reason.to_owned(),
             })
         };
-        assert_eq!(
-            rows[1],
-            skipped(5, "there is neither an issue nor a solution")
-        );
-        assert!(matches!(&rows[2], Row::Entry { line: 6, text } if text.issue == "Lupa"));
-        assert_eq!(rows[3], skipped(7, "the row has 7 fields and the header 6"));
+        for (row, line) in [(1, 5), (2, 6)] {
+            assert_eq!(
+                rows[row],
+                skipped(line, "there is neither an issue nor a solution")
+            );
+        }
+        assert!(matches!(&rows[3], Row::Entry { line: 7, text } if text.issue == "Lupa"));
+        assert_eq!(rows[4], skipped(8, "the row has 7 fields and the header 6"));
     }
 
     #[test]

@@ -76,15 +76,27 @@ impl Vocabulary {
         self.synonyms.get(word).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether an entry has the word, or somebody has said what it means.
+    #[must_use]
+    pub fn knows(&self, word: &str) -> bool {
+        self.has(word) || self.synonyms.contains_key(word)
+    }
+
+    /// About how many entries have the words together, in whatever form: no more than have the rarest of them.
+    #[must_use]
+    pub fn having(&self, words: &str) -> u32 {
+        let having = words.split(' ').map(|word| {
+            let lexeme = self.words.get(word).map(|(_, lexeme)| lexeme);
+            let together = lexeme.and_then(|lexeme| self.lexemes.get(lexeme));
+            together.copied().unwrap_or(0)
+        });
+        having.min().unwrap_or(0)
+    }
+
     /// How much a word tells: the logarithm of how rare it is. One that no entry has tells most.
     #[must_use]
     pub fn weight(&self, word: &str) -> f64 {
-        let (own, lexeme) = self
-            .words
-            .get(word)
-            .map_or((0, None), |(own, lexeme)| (*own, Some(lexeme)));
-        let together = lexeme.and_then(|lexeme| self.lexemes.get(lexeme)).copied();
-        let having = f64::from(together.unwrap_or(own)).min(self.documents);
+        let having = f64::from(self.having(word)).min(self.documents);
         (1.0 + (self.documents - having + 0.5) / (having + 0.5)).ln()
     }
 
@@ -93,11 +105,16 @@ impl Vocabulary {
     /// frequent.
     #[must_use]
     pub fn correction(&self, word: &str) -> Option<&str> {
+        let length = word.chars().count();
+        self.nearest(word, if length < TWO_WRONG { 1 } else { 2 })
+    }
+
+    /// The same with no more than so many letters wrong, which must be fewer than [`SHORTEST`].
+    pub(super) fn nearest(&self, word: &str, allowed: usize) -> Option<&str> {
         let letters: Vec<char> = word.chars().collect();
         if self.has(word) || letters.len() < SHORTEST || letters.iter().any(char::is_ascii_digit) {
             return None;
         }
-        let allowed = if letters.len() < TWO_WRONG { 1 } else { 2 };
         let mut best: Option<(usize, bool, std::cmp::Reverse<u32>, &[char])> = None;
         for length in letters.len() - allowed..=letters.len() + allowed {
             for (known, documents) in self.by_length.get(&length).map_or(&[][..], Vec::as_slice) {

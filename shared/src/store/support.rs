@@ -76,35 +76,6 @@ pub async fn claim_for_desk(tx: &mut UserTx, generation_id: Uuid) -> StoreResult
     Ok(())
 }
 
-/// Notes that a person should take over, unless one has or was told already. Returns whether anything
-/// changed.
-///
-/// # Errors
-/// When the database fails.
-pub async fn escalate(
-    tx: &mut UserTx,
-    conversation_id: Uuid,
-    generation_id: Uuid,
-    reason: &str,
-) -> StoreResult<bool> {
-    let user_id = tx.user_id();
-    let escalated = sqlx::query!(
-        "UPDATE chat.conversations c
-         SET support_state = 'waiting_for_human', updated_at = now(),
-             support = COALESCE(c.support, '{}') || jsonb_build_object('reason', $4::text, 'generation_id', $3::uuid,
-                                                                     'escalated_at', now())
-         WHERE c.id = $1 AND c.user_id = $2 AND c.context_type = 'support' AND c.status <> 'deleted'
-           AND COALESCE(c.support_state, 'bot') IN ('bot', 'resolved')",
-        conversation_id,
-        user_id,
-        generation_id,
-        reason,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(escalated.rows_affected() == 1)
-}
-
 /// Lets a person answer from now on, in place of whoever did: what a model is making for the conversation
 /// is cancelled in the same commit, so that no text of it can land any more. None where there is no such
 /// conversation of the help desk.
@@ -117,6 +88,16 @@ pub async fn take(
     agent: &str,
 ) -> StoreResult<Option<Stopped>> {
     let user_id = tx.user_id();
+    // In the order in which the end of a generation locks them.
+    sqlx::query!(
+        "SELECT g.id FROM chat.generations g
+         WHERE g.conversation_id = $1 AND g.user_id = $2 AND g.status IN ('queued', 'in_progress')
+         ORDER BY g.id FOR UPDATE",
+        conversation_id,
+        user_id,
+    )
+    .fetch_all(tx.conn())
+    .await?;
     let taken = sqlx::query!(
         "UPDATE chat.conversations c
          SET support_state = 'human', updated_at = now(), version = c.version + 1,

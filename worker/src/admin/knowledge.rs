@@ -327,6 +327,8 @@ mod tests {
             cost: None,
             problem: None,
             eta: (embedded > 0).then_some(7),
+            version: 1,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
             created_at: OffsetDateTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,

@@ -22,7 +22,12 @@ pub(super) enum Asked {
     /// A model answered.
     Answered(Box<Answer>),
     /// None did, and there is nothing to wait for.
-    Failed { code: FailureCode, detail: String },
+    Failed {
+        code: FailureCode,
+        detail: String,
+        /// What we may ask for is used up, or paid for no more.
+        limit: bool,
+    },
 }
 
 /// A call in the name of a claim.
@@ -71,7 +76,15 @@ pub(super) async fn ask<'a>(
     );
     let asked = match outcome {
         Ok(Ok(Outcome::Completed(answer))) => Asked::Answered(Box::new(answer)),
-        Ok(Ok(Outcome::Failed { code, detail, .. })) => Asked::Failed { code, detail },
+        Ok(Ok(Outcome::Failed {
+            code,
+            detail,
+            reason,
+        })) => Asked::Failed {
+            code,
+            detail,
+            limit: is_limit(reason),
+        },
         Ok(Ok(Outcome::PutBack {
             after,
             reason,
@@ -99,19 +112,24 @@ pub(super) async fn ask<'a>(
             put_back(context, claim, after, !charged, LIMIT).await;
             return None;
         }
-        Ok(Ok(Outcome::PutBack { detail, .. } | Outcome::Again { detail, .. })) => Asked::Failed {
-            code: FailureCode::UpstreamExhausted,
-            detail,
-        },
+        Ok(Ok(Outcome::PutBack { detail, reason, .. } | Outcome::Again { detail, reason, .. })) => {
+            Asked::Failed {
+                code: FailureCode::UpstreamExhausted,
+                detail,
+                limit: is_limit(reason),
+            }
+        }
         Ok(Ok(Outcome::Paced { .. })) => Asked::Failed {
             code: FailureCode::UpstreamExhausted,
             detail: LIMIT.to_owned(),
+            limit: true,
         },
         Ok(Err(_)) => {
             book.book_dropped("deadline").await;
             Asked::Failed {
                 code: FailureCode::Expired,
                 detail: "the deadline passed while the upstream answered".to_owned(),
+                limit: false,
             }
         }
         Err(reason) => {
@@ -120,6 +138,12 @@ pub(super) async fn ask<'a>(
         }
     };
     Some((book, asked))
+}
+
+/// Whether an error says that the account has had what it may have.
+fn is_limit(reason: ErrorClass) -> bool {
+    use ErrorClass::{InFlightBudget, PaymentRequired, PlatformLimit};
+    matches!(reason, InFlightBudget | PaymentRequired | PlatformLimit)
 }
 
 /// Tells the place in the line for the account's limit, and how long the reply will take from now.

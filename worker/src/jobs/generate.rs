@@ -1,14 +1,12 @@
 //! The main job: a reply to a message.
 
 use shared::domain::{ContextUse, FailureCode, SenderType};
-use shared::push::LogWriter;
 use shared::store::StoreError;
 use shared::store::generations::{Claim, History, HistoryMessage};
 use shared::store::summaries::{self, Earlier, Summary};
 
 use super::ask::{self, Asked, announce, ask};
-use super::book::Book;
-use super::support::Desk;
+use super::support::{self, Desk};
 use super::{events, finish, give_up};
 use crate::context::Context;
 use crate::prompt::{self, PromptInput, Turn};
@@ -39,36 +37,28 @@ pub(super) async fn run(
     let Some((book, asked)) = asked else { return };
     match (asked, desk) {
         (Asked::Answered(answer), _) => {
-            let record = desk.map(|desk| desk.record(false));
+            let record = desk.map(|desk| desk.record(None));
             finish::store(context, claim, &book, &answer, &shown, &log, record).await
         }
         // Boxed, so that no other job is as large as this rare one.
         // Whatever the reason: who was told that a person takes over must find one.
-        (Asked::Failed { detail, .. }, Some(desk)) => {
-            Box::pin(without_model(
-                context, claim, &book, desk, &shown, &log, &detail,
-            ))
-            .await
+        (
+            Asked::Failed {
+                detail,
+                limit,
+                code,
+            },
+            Some(desk),
+        ) => {
+            let reason = support::failure(code, limit);
+            tracing::warn!(generation.id = %claim.id, %code, detail, "the help desk answers without a model");
+            let answer = finish::template(desk.template());
+            let record = Some(desk.record(Some(reason)));
+            let stored = finish::store(context, claim, &book, &answer, &shown, &log, record);
+            Box::pin(stored).await
         }
-        (Asked::Failed { code, detail }, None) => give_up(context, claim, code, &detail).await,
+        (Asked::Failed { code, detail, .. }, None) => give_up(context, claim, code, &detail).await,
     }
-}
-
-/// Stores what the help desk says when no model answers.
-async fn without_model(
-    context: &Context,
-    claim: &Claim,
-    book: &Book<'_>,
-    desk: &Desk,
-    shown: &ContextUse,
-    log: &LogWriter,
-    detail: &str,
-) {
-    tracing::warn!(generation.id = %claim.id, detail, "the help desk answers without a model");
-    desk.failed(context, claim).await;
-    let answer = finish::template(desk.template());
-    let record = Some(desk.record(true));
-    finish::store(context, claim, book, &answer, shown, log, record).await;
 }
 
 /// What to ask, and how much of the conversation is shown with it.

@@ -99,11 +99,6 @@ async fn look(context: &Context, claim: &Claim, question: &str) -> StoreResult<O
         max_context: settings.max_context,
     };
     desk.given = desk.fitting();
-    if let Some(reason) = desk.escalation.reason {
-        let mut tx = context.db.user(claim.user_id).await?;
-        support::escalate(&mut tx, claim.conversation_id, claim.id, reason.as_str()).await?;
-        tx.commit().await?;
-    }
     if let Err(error) = note(context, claim, &desk, question).await {
         tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "the question is missing in the help desk's reports");
     }
@@ -127,12 +122,20 @@ async fn note(context: &Context, claim: &Claim, desk: &Desk, question: &str) -> 
         question,
         intent: desk.judgement.intent.as_str(),
         answered: desk.answered(),
-        escalation: desk.escalation.reason.map(Reason::as_str),
         documents: &documents,
     };
     let mut tx = context.db.user_async(claim.user_id).await?;
     questions::asked(&mut tx, &asked).await?;
     tx.commit().await
+}
+
+/// Why a person should take over where no model answered.
+pub(super) fn failure(code: FailureCode, limit: bool) -> Reason {
+    match code {
+        FailureCode::ContentRefused => Reason::Policy,
+        _ if limit => Reason::UsageLimit,
+        _ => Reason::ToolFailure,
+    }
 }
 
 /// Thanks, complaints and wishes are answered without an entry.
@@ -246,35 +249,16 @@ impl Desk {
         )
     }
 
-    /// A person should take over where no model answers, whatever else is the case.
-    pub(super) async fn failed(&self, context: &Context, claim: &Claim) {
-        let escalated = async {
-            let mut tx = context.db.user(claim.user_id).await?;
-            support::escalate(
-                &mut tx,
-                claim.conversation_id,
-                claim.id,
-                Reason::ToolFailure.as_str(),
-            )
-            .await?;
-            let reason = Reason::ToolFailure.as_str();
-            questions::handed_over(&mut tx, claim.conversation_id, reason).await?;
-            tx.commit().await
-        };
-        if let Err(error) = escalated.await {
-            tracing::warn!(generation.id = %claim.id, error = &error as &dyn std::error::Error, "the hand-off was not noted");
-        }
-    }
-
-    /// What is stored with the answer, and told to the client.
-    pub(super) fn record(&self, template: bool) -> Value {
+    /// What is stored with the answer, and told to the client; `failed` says why no model gave one. The
+    /// statement that stores it notes the hand-off that it tells of.
+    pub(super) fn record(&self, failed: Option<Reason>) -> Value {
         let (judgement, entries) = (&self.judgement, self.entries());
-        let escalation = match (template, self.escalation.should) {
-            (true, false) => Escalation::because(Reason::ToolFailure),
+        let escalation = match failed {
+            Some(reason) if !self.escalation.should => Escalation::because(reason),
             _ => self.escalation,
         };
-        let outcome = match (template, escalation.should, self.searched.answerable) {
-            (true, ..) => "template",
+        let outcome = match (failed, escalation.should, self.searched.answerable) {
+            (Some(_), ..) => "template",
             (_, true, _) => "escalated",
             (_, _, true) => "answered",
             _ => "unanswered",
@@ -297,7 +281,7 @@ impl Desk {
             "answered": self.answered(),
             "degraded": self.searched.degraded,
             "signals": self.searched.signals,
-            "template": template,
+            "template": failed.is_some(),
             "should_escalate": escalation.should,
             "escalation_reason": escalation.reason,
             "sources": sources,

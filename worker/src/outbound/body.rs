@@ -51,7 +51,25 @@ struct Support<'a> {
     sentiment: &'a Value,
     language: &'a Value,
     sources: &'a Value,
+    /// How the mood went: that of each question that was answered, and of this one, oldest first.
+    sentiment_trend: Vec<&'a Value>,
+    /// What the assistant answered before, oldest first.
+    tried: Vec<Tried<'a>>,
     transcript: Vec<Spoken<'a>>,
+}
+
+/// An answer of the assistant that did not settle the matter.
+#[derive(Serialize)]
+struct Tried<'a> {
+    #[serde(with = "timestamp")]
+    at: OffsetDateTime,
+    intent: &'a Value,
+    /// Whether the knowledge base had an answer.
+    answered: &'a Value,
+    /// Whether it was written without a model.
+    template: &'a Value,
+    /// The entries it was made of.
+    sources: &'a Value,
 }
 
 #[derive(Serialize)]
@@ -65,6 +83,26 @@ struct Spoken<'a> {
 impl<'a> Support<'a> {
     fn of(handoff: &'a Handoff) -> Self {
         let note = &handoff.support;
+        let answers = handoff.transcript.iter();
+        let answers =
+            answers.filter_map(|spoken| Some((spoken.created_at, spoken.support.as_ref()?)));
+        let tried = answers.clone().map(|(at, noted)| Tried {
+            at,
+            intent: &noted["intent"],
+            answered: &noted["answered"],
+            template: &noted["template"],
+            sources: &noted["sources"],
+        });
+        let mut sentiment_trend: Vec<&Value> =
+            answers.map(|(_, noted)| &noted["sentiment"]).collect();
+        // The answer that hands over is the last of the transcript; where there is none, its question is.
+        let has_answer = handoff
+            .transcript
+            .last()
+            .is_some_and(|last| last.support.is_some());
+        if !has_answer {
+            sentiment_trend.push(&note["sentiment"]);
+        }
         let spoken = handoff.transcript.iter().map(|spoken| Spoken {
             sender_type: spoken.sender_type,
             content: &spoken.content,
@@ -77,6 +115,8 @@ impl<'a> Support<'a> {
             sentiment: &note["sentiment"],
             language: &note["language"],
             sources: &note["sources"],
+            tried: tried.collect(),
+            sentiment_trend,
             transcript: spoken.collect(),
         }
     }

@@ -76,9 +76,9 @@ pub const fn policy(class: ErrorClass) -> Policy {
         ErrorClass::InvalidRequest => row(SameModel::Never, NextModel::Never, UpstreamRejected),
         ErrorClass::ContentPolicy => row(SameModel::Never, NextModel::Never, ContentRefused),
         ErrorClass::ContextLength => row(SameModel::Shorter, NextModel::Any, ContextTooLong),
-        ErrorClass::KeyRefused => row(SameModel::OtherKey, NextModel::Never, UpstreamUnauthorised),
-        ErrorClass::PaymentRequired => {
-            row(SameModel::OtherKey, NextModel::Free, UpstreamUnauthorised)
+        // A model that a key is left for: one of another provider, or a free one where none can pay.
+        ErrorClass::KeyRefused | ErrorClass::PaymentRequired => {
+            row(SameModel::OtherKey, NextModel::Any, UpstreamUnauthorised)
         }
         ErrorClass::InFlightBudget => row(SameModel::WhenTold, NextModel::Never, UpstreamExhausted),
         ErrorClass::PlatformLimit => row(SameModel::WhenTold, NextModel::Paid, UpstreamExhausted),

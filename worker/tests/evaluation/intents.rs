@@ -1,6 +1,5 @@
 //! How well a message is judged: docs/evaluation/intents.tsv, written by hand and synthetic like the rest. Odd
-//! lines are held out. A model can be measured beside the patterns by whoever has a key for one; the simulator
-//! knows nothing of moods.
+//! lines are held out. [`crate::by_model`] measures a model beside the patterns.
 
 use shared::desk::{Judge, Patterns};
 
@@ -9,14 +8,20 @@ const MESSAGES: &str = include_str!("../../../docs/evaluation/intents.tsv");
 /// From where on a mood is more than neutral.
 const MOOD: f64 = 0.25;
 
+/// What became of half the messages.
 #[derive(Default)]
-struct Half {
-    all: u32,
-    intent: u32,
-    mood: u32,
+pub(crate) struct Half {
+    pub(crate) all: u32,
+    pub(crate) intent: u32,
+    pub(crate) mood: u32,
 }
 
-async fn judged(judge: &impl Judge) -> [Half; 2] {
+pub(crate) fn share(right: u32, half: &Half) -> f64 {
+    f64::from(right) / f64::from(half.all)
+}
+
+/// The development half and the one that is held out.
+pub(crate) async fn judged(judge: &impl Judge) -> [Half; 2] {
     let mut halves = [Half::default(), Half::default()];
     for (number, line) in MESSAGES.lines().enumerate() {
         let fields: Vec<&str> = line.split('\t').collect();
@@ -47,7 +52,6 @@ async fn judged(judge: &impl Judge) -> [Half; 2] {
 #[tokio::test]
 async fn the_patterns_judge_most_messages_as_a_person_does() {
     let halves = judged(&Patterns).await;
-    let share = |right: u32, half: &Half| f64::from(right) / f64::from(half.all);
     for (name, half) in ["dev", "test"].iter().zip(&halves) {
         println!(
             "{name}: {} messages, intent {:.2}, mood {:.2}",

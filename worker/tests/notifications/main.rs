@@ -13,6 +13,7 @@ mod broker;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+mod handoff;
 mod http;
 mod outages;
 #[path = "../../../shared/tests/common/proxy.rs"]

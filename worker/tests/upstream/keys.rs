@@ -4,7 +4,7 @@ use loadtest::simulator::Simulator;
 
 use worker::upstream::watch_keys;
 
-use super::rig::{A, C, client, generate, soon};
+use super::rig::{A, B, C, client, generate, soon};
 
 fn keys_used(simulator: &Simulator) -> Vec<String> {
     simulator.calls().into_iter().map(|call| call.key).collect()
@@ -58,6 +58,39 @@ async fn when_every_key_is_refused_no_more_calls_are_made() {
     assert_eq!(ran.end(), "upstream_unauthorised");
     assert!(ran.listener.records.is_empty());
     assert_eq!(keys_used(&simulator), ["sk-dead", "sk-live", "sk-spare"]);
+}
+
+#[tokio::test]
+async fn when_a_provider_refuses_every_key_the_model_of_another_one_answers() {
+    for refusal in ["401", "402"] {
+        let (refusing, other) = (Simulator::start().await, Simulator::start().await);
+        refusing.script(refusal);
+        let providers = serde_json::json!([{
+            "name": "other", "base_url": other.base_url(), "models": [C], "api_keys": ["sk-other"],
+        }]);
+        let providers = ("UPSTREAM_PROVIDERS", providers.to_string());
+        let mut settings = KEYS.to_vec();
+        settings.push((providers.0, &providers.1));
+        let client = client(&refusing.base_url(), &settings);
+        assert_eq!(
+            generate(&client, &[A, B, C], "one").await.end(),
+            "completed",
+            "{refusal}"
+        );
+        assert_eq!(generate(&client, &[A, C], "two").await.end(), "completed");
+        assert_eq!(keys_used(&refusing), ["sk-dead", "sk-live", "sk-spare"]);
+        assert_eq!(keys_used(&other), ["sk-other", "sk-other"]);
+        // And the other way about: what the provider of a single model refuses, the upstream may do.
+        other.script(refusal);
+        let upstream = Simulator::start().await;
+        let client = self::client(&upstream.base_url(), &settings);
+        assert_eq!(
+            generate(&client, &[C, A], "three").await.end(),
+            "completed",
+            "{refusal}"
+        );
+        assert_eq!(keys_used(&upstream), ["sk-dead"]);
+    }
 }
 
 #[tokio::test]

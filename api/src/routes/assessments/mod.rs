@@ -20,6 +20,7 @@ use crate::app::AppState;
 use crate::budgets;
 use crate::error::{Code, Problem, Result};
 use crate::extract::Correlation;
+use crate::limits;
 
 fn not_found() -> Problem {
     Problem::of(Code::AssessmentNotFound)
@@ -28,7 +29,8 @@ fn not_found() -> Problem {
 /// The results of an assessment where they are not stored yet, from the archive. Whoever is not known
 /// to have it (`is_trusted` says that another service vouches for it) gets `assessment_not_found` when
 /// the archive knows nothing of it, and everybody does when it is somebody else's. An archive that is
-/// away keeps nobody waiting: the results then come later.
+/// away keeps nobody waiting: the results then come later. Each look into the archive for somebody counts
+/// against a limit of theirs, so that nobody can make Balas call it as often as they like.
 async fn fetched(
     app: &AppState,
     user_id: Uuid,
@@ -40,6 +42,10 @@ async fn fetched(
     drop(tx);
     if known.as_ref().is_some_and(|known| known.data.is_some()) {
         return Ok(None);
+    }
+    if !is_trusted {
+        let limit = limits::assessments(&app.gate.config.limits);
+        limits::count(app, limit, user_id).await?;
     }
     match app.platform.results(assessment_id, user_id).await {
         Ok(results) if results.owner.is_some_and(|owner| owner != user_id) => Err(not_found()),

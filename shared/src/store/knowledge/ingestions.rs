@@ -11,6 +11,8 @@ use crate::domain::{EntryText, Ingestion, IngestionKind, IngestionStatus, Skippe
 use crate::knowledge::{canonical_hash, entry_key};
 use crate::store::{StoreResult, SweepTx, UserTx};
 
+pub use super::discarded::{discard, discard_abandoned};
+
 /// Rows that are listed as skipped; all are counted.
 const LISTED: i64 = 1000;
 
@@ -179,34 +181,6 @@ pub async fn queue(
     Ok(queued.rows_affected() == 1)
 }
 
-/// Takes back an upload that did not come to its end, with all its rows.
-///
-/// # Errors
-/// When the database fails.
-pub async fn discard(tx: &mut UserTx, id: Uuid) -> StoreResult<()> {
-    sqlx::query!(
-        "DELETE FROM chat.knowledge_ingestions WHERE id = $1 AND status = 'uploading'",
-        id
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// Takes back uploads that nothing came of for 10 minutes: whoever received them is gone. Returns how many.
-///
-/// # Errors
-/// When the database fails.
-pub async fn discard_abandoned(tx: &mut SweepTx) -> StoreResult<u64> {
-    let gone = sqlx::query!(
-        "DELETE FROM chat.knowledge_ingestions
-         WHERE status = 'uploading' AND updated_at < now() - interval '10 minutes'"
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(gone.rows_affected())
-}
-
 struct Row {
     id: Uuid,
     kind: IngestionKind,
@@ -227,6 +201,8 @@ struct Row {
     cost_credits: Option<Decimal>,
     problem: Option<String>,
     seconds: f64,
+    version: i32,
+    updated_at: OffsetDateTime,
     created_at: OffsetDateTime,
     started_at: Option<OffsetDateTime>,
     finished_at: Option<OffsetDateTime>,
@@ -258,6 +234,8 @@ impl Row {
     fn ingestion(self, rows_skipped: Vec<SkippedRow>) -> Ingestion {
         Ingestion {
             eta: self.eta(),
+            version: u32::try_from(self.version).unwrap_or(0),
+            updated_at: self.updated_at,
             id: self.id,
             kind: self.kind,
             status: self.status,
@@ -293,7 +271,7 @@ macro_rules! ingestion_query {
                       i.documents_changed, i.documents_unchanged, i.chunks_total, i.chunks_embedded, i.chunks_failed,
                       i.tokens, i.cost_credits, i.problem,
                       extract(epoch FROM now() - COALESCE(i.started_at, now()))::float8 AS "seconds!",
-                      i.created_at, i.started_at, i.finished_at
+                      i.version, i.updated_at, i.created_at, i.started_at, i.finished_at
                FROM chat.knowledge_ingestions i "# + $tail $(, $arg)*
         )
     };

@@ -2,6 +2,7 @@
 //! it in their own scope; workers write it in the scope of the administrator who uploaded, guarded by the
 //! claim on the ingestion.
 
+mod discarded;
 pub mod documents;
 pub mod indexes;
 pub mod ingest;

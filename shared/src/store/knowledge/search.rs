@@ -29,7 +29,8 @@ pub struct VectorHit {
 
 /// The texts that have the most telling words of the question, best first. A term is looked for under all
 /// its names and counts by the best of those a text has; what stands in menu or issue counts ten times as
-/// much as what stands in the answer.
+/// much as what stands in the answer. Common terms count in the texts that the others find, and are looked
+/// for only where those find nothing.
 ///
 /// # Errors
 /// When the database fails.
@@ -39,13 +40,28 @@ pub async fn by_words(
     terms: &[Term],
     limit: i64,
 ) -> StoreResult<Vec<WordHit>> {
+    let hits = hits(tx, collection, terms, limit, true).await?;
+    if hits.is_empty() && terms.iter().any(|term| term.common) {
+        return self::hits(tx, collection, terms, limit, false).await;
+    }
+    Ok(hits)
+}
+
+async fn hits(
+    tx: &mut UserTx,
+    collection: &str,
+    terms: &[Term],
+    limit: i64,
+    spare_common: bool,
+) -> StoreResult<Vec<WordHit>> {
     let mut places: Vec<i32> = Vec::new();
-    let (mut names, mut weights) = (Vec::new(), Vec::new());
+    let (mut names, mut weights, mut common) = (Vec::new(), Vec::new(), Vec::new());
     for (term, place) in terms.iter().zip(0..) {
         for alternative in &term.alternatives {
             places.push(place);
             names.push(alternative.text.clone());
             weights.push(alternative.weight);
+            common.push(spare_common && term.common);
         }
     }
     if names.is_empty() {
@@ -54,23 +70,34 @@ pub async fn by_words(
     let hits = sqlx::query_as!(
         WordHit,
         r#"WITH names AS MATERIALIZED (
-               SELECT n.place, n.weight, plainto_tsquery('pg_catalog.indonesian', n.name) AS query
-               FROM unnest($2::integer[], $3::text[], $4::float8[]) n (place, name, weight)
-           ), hits AS (
-               SELECT c.id, c.document_id, n.place, max(n.weight) AS weight,
-                      max(n.weight * ts_rank('{0.06, 0.1, 0.4, 1.0}', c.words, n.query)) AS score
+               SELECT n.place, n.weight, n.common, plainto_tsquery('pg_catalog.indonesian', n.name) AS query
+               FROM unnest($2::integer[], $3::text[], $4::float8[], $5::boolean[]) n (place, name, weight, common)
+           ), found AS MATERIALIZED (
+               SELECT c.id, c.document_id, n.place, n.weight,
+                      n.weight * ts_rank('{0.06, 0.1, 0.4, 1.0}', c.words, n.query) AS score
                FROM names n JOIN chat.knowledge_chunks c ON c.words @@ n.query AND c.collection = $1
-               WHERE numnode(n.query) > 0
-               GROUP BY c.id, c.document_id, n.place
+               WHERE NOT n.common AND numnode(n.query) > 0
+           ), beside AS (
+               SELECT f.id, f.document_id, n.place, n.weight,
+                      n.weight * ts_rank('{0.06, 0.1, 0.4, 1.0}', c.words, n.query) AS score
+               FROM (SELECT * FROM names WHERE common AND numnode(query) > 0) n
+               CROSS JOIN (SELECT DISTINCT id, document_id FROM found) f
+               CROSS JOIN LATERAL (SELECT o.words FROM chat.knowledge_chunks o WHERE o.id = f.id OFFSET 0) c
+               WHERE c.words @@ n.query
+           ), hits AS (
+               SELECT a.id, a.document_id, a.place, max(a.weight) AS weight, max(a.score) AS score
+               FROM (SELECT * FROM found UNION ALL SELECT * FROM beside) a
+               GROUP BY a.id, a.document_id, a.place
            )
            SELECT h.document_id AS "document_id!", sum(h.score)::float8 AS "score!", sum(h.weight)::float8 AS "covered!",
                   count(*) AS "matched!"
            FROM hits h GROUP BY h.id, h.document_id
-           ORDER BY 2 DESC, 3 DESC, h.id LIMIT $5"#,
+           ORDER BY 2 DESC, 3 DESC, h.id LIMIT $6"#,
         collection,
         &places,
         &names,
         &weights,
+        &common,
         limit,
     )
     .fetch_all(tx.conn())

@@ -29,13 +29,12 @@ pub struct Asked<'a> {
     pub intent: &'a str,
     /// Whether the knowledge base has an answer, or none is needed.
     pub answered: bool,
-    /// Why a person should take over.
-    pub escalation: Option<&'a str>,
     /// The entries that the answer is made of.
     pub documents: &'a [Uuid],
 }
 
-/// Notes a question. Its words are kept only where it has no answer.
+/// Notes a question. Its words are kept only where it has no answer; whether it is handed over is noted by the
+/// statement that ends its generation.
 ///
 /// # Errors
 /// When the database fails.
@@ -44,12 +43,11 @@ pub async fn asked(tx: &mut UserTx, asked: &Asked<'_>) -> StoreResult<()> {
     let words = (!asked.answered).then(|| mask(asked.question, KEPT));
     sqlx::query!(
         "INSERT INTO chat.support_questions AS q (message_id, user_id, conversation_id, generation_id, question, intent,
-                                                  answered, escalation, documents)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                                  answered, documents)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (message_id) DO UPDATE
          SET generation_id = EXCLUDED.generation_id, question = EXCLUDED.question, intent = EXCLUDED.intent,
-             answered = EXCLUDED.answered, escalation = COALESCE(EXCLUDED.escalation, q.escalation),
-             documents = EXCLUDED.documents,
+             answered = EXCLUDED.answered, documents = EXCLUDED.documents,
              -- What was thought of another answer says nothing of this one.
              rating = CASE WHEN q.generation_id = EXCLUDED.generation_id THEN q.rating END",
         asked.message_id,
@@ -59,7 +57,6 @@ pub async fn asked(tx: &mut UserTx, asked: &Asked<'_>) -> StoreResult<()> {
         words,
         asked.intent,
         asked.answered,
-        asked.escalation,
         asked.documents,
     )
     .execute(tx.conn())
@@ -67,7 +64,7 @@ pub async fn asked(tx: &mut UserTx, asked: &Asked<'_>) -> StoreResult<()> {
     Ok(())
 }
 
-/// Notes that a person should take over, or does, for the newest question of a conversation; the first
+/// Notes that a person has taken over, for the newest question of a conversation; the first
 /// reason stays.
 ///
 /// # Errors

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Held, TRIP};
+use crate::desk;
 use crate::domain::assessment::{Language, Stage};
 use crate::domain::{
     ContentType, Destination, FailureCode, GenerationKind, GenerationStatus, NotificationType,
@@ -170,9 +171,10 @@ pub struct Content {
 /// What a person who takes over from the help desk's assistant should know.
 #[derive(Clone, Debug)]
 pub struct Handoff {
-    /// What the help desk noted with the answer: intent, mood, language, entries, reason.
+    /// What the help desk noted with the answer: intent, mood, language, entries, reason. Where there is no
+    /// answer, what it thinks of the question.
     pub support: Value,
-    /// The newest messages up to the answer, oldest first.
+    /// The newest messages up to the answer, oldest first; up to the question where there is none.
     pub transcript: Vec<Spoken>,
 }
 
@@ -185,6 +187,8 @@ pub struct Spoken {
     pub content: String,
     /// When it was stored.
     pub created_at: OffsetDateTime,
+    /// What the help desk noted with it, with its answers only.
+    pub support: Option<Value>,
 }
 
 /// Messages of a transcript.
@@ -214,7 +218,8 @@ pub async fn contents(tx: &mut SweepTx, generations: &[Uuid]) -> StoreResult<Vec
                   g.user_message_id, g.error_code AS "error_code: FailureCode", g.usage AS "usage: Json<Usage>",
                   g.assistant_message_id IS NOT NULL AS "replied!", m.id AS "reply_id?", m.content AS "content?",
                   m.content_type AS "content_type?: ContentType", m.created_at AS "created_at?",
-                  g.conversation_id, m.metadata -> 'support' AS "support?"
+                  g.conversation_id, m.metadata -> 'support' AS "support?",
+                  g.context_type = 'support' AS "is_support!"
            FROM unnest($1::uuid[]) WITH ORDINALITY AS w (id, place)
            JOIN chat.generations g ON g.id = w.id
            JOIN chat.conversations c ON c.id = g.conversation_id AND c.status <> 'deleted'
@@ -242,11 +247,19 @@ pub async fn contents(tx: &mut SweepTx, generations: &[Uuid]) -> StoreResult<Vec
         if row.replied && reply.is_none() {
             continue;
         }
-        let handoff = match (row.support, &reply) {
-            (Some(support), Some(reply)) if support["should_escalate"] == true => Some(Handoff {
-                transcript: transcript(tx, row.conversation_id, reply.id).await?,
-                support,
-            }),
+        let handoff = match (row.support, &reply, row.user_message_id) {
+            (Some(support), Some(reply), _) if support["should_escalate"] == true => {
+                Some(Handoff {
+                    transcript: transcript(tx, row.conversation_id, reply.id).await?,
+                    support,
+                })
+            }
+            (_, None, Some(question))
+                if row.is_support && row.status == GenerationStatus::Failed =>
+            {
+                let transcript = transcript(tx, row.conversation_id, question).await?;
+                Some(unanswered(transcript))
+            }
             _ => None,
         };
         *content = Some(Content {
@@ -262,6 +275,24 @@ pub async fn contents(tx: &mut SweepTx, generations: &[Uuid]) -> StoreResult<Vec
     Ok(contents)
 }
 
+/// What is known where the help desk had no say: nobody looked the question up.
+fn unanswered(transcript: Vec<Spoken>) -> Handoff {
+    let question = transcript.last().map(|spoken| spoken.content.as_str());
+    let judgement = desk::judge(question.unwrap_or_default());
+    let support = json!({
+        "escalation_reason": desk::Reason::ToolFailure,
+        "intent": judgement.intent,
+        "confidence": judgement.confidence,
+        "sentiment": judgement.sentiment,
+        "language": judgement.language,
+        "sources": [],
+    });
+    Handoff {
+        support,
+        transcript,
+    }
+}
+
 /// The newest messages of a conversation up to one of them, oldest first.
 async fn transcript(
     tx: &mut SweepTx,
@@ -270,7 +301,8 @@ async fn transcript(
 ) -> StoreResult<Vec<Spoken>> {
     let mut spoken = sqlx::query_as!(
         Spoken,
-        r#"SELECT m.sender_type AS "sender_type: SenderType", m.content, m.created_at FROM chat.messages m
+        r#"SELECT m.sender_type AS "sender_type: SenderType", m.content, m.created_at,
+                  m.metadata -> 'support' AS "support?" FROM chat.messages m
            WHERE m.conversation_id = $1 AND m.id > $1 AND m.id <= $2 ORDER BY m.id DESC LIMIT $3"#,
         conversation_id,
         last,
