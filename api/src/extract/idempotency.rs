@@ -72,7 +72,7 @@ where
         Ok(Self {
             key,
             fingerprint: hash.finalize().into(),
-            body: json::parse_body(&bytes)?,
+            body: json::parse(&bytes)?,
         })
     }
 }

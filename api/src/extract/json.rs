@@ -1,18 +1,15 @@
 //! JSON bodies.
 
-use std::collections::BTreeMap;
-
 use axum::extract::{FromRef, FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::error::Category;
-use serde_json::value::RawValue;
 
 use super::body;
 use super::object::Object;
-use crate::error::{Checks, Code, FieldError, Problem, Result};
+use crate::error::{Code, FieldError, Problem, Result};
 use crate::gate::Gate;
 
 /// Deeper nesting than this has no use here, and every reader of stored JSON pays for it.
@@ -33,7 +30,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let bytes = read(request, state).await?;
-        parse_body(&bytes).map(Self)
+        parse(&bytes).map(Self)
     }
 }
 
@@ -81,12 +78,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     let essence = essence.to_ascii_lowercase();
     essence == "application/json"
         || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-/// Parses the body of a request.
-pub(super) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    refuse_null(bytes)?;
-    parse(bytes)
 }
 
 /// Parses a JSON object: 400 when it is not JSON, 422 naming the field when it is not a `T`.
@@ -181,25 +172,6 @@ fn refuse_nul(bytes: &[u8]) -> Result<()> {
         Some(field) => Err(Problem::field(field, "must not contain NUL characters")),
         None => Ok(()),
     }
-}
-
-/// No field is ever null: one that is not wanted is left out. By itself serde takes null for an optional field that is
-/// not there, and refuses it for one that has a default.
-fn refuse_null(bytes: &[u8]) -> Result<()> {
-    // It may stand in a text or further inside, so a hit is only a reason to look closely.
-    if !bytes.windows(4).any(|window| window == b"null") {
-        return Ok(());
-    }
-    // What is no object gets its own error later.
-    let Ok(fields) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(bytes) else {
-        return Ok(());
-    };
-    let nulls = fields
-        .into_iter()
-        .filter(|(_, value)| value.get() == "null");
-    let mut checks = Checks::default();
-    nulls.for_each(|(name, _)| checks.require(false, name, "must not be null; leave it out"));
-    checks.finish()
 }
 
 fn nul_in(value: &Value, path: String) -> Option<String> {
