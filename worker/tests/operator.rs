@@ -377,7 +377,8 @@ async fn a_long_list_is_not_made_longer() {
     let busy = fleet.conversation().await;
     let busy = fleet.send(busy, "[[sim:hold=3]] go on").await.id;
     fleet.streaming(busy).await;
-    let others = || (0..500).map(|_| (Uuid::new_v4(), Priority::Standard));
+    // More than the sweep adds to: a wait that was given up on a busy machine may still take some.
+    let others = || (0..520).map(|_| (Uuid::new_v4(), Priority::Standard));
     queue::push_back(&fleet.redis, others()).await.unwrap();
     let waits = fleet.standard().await;
     let old = format!(
@@ -395,7 +396,7 @@ async fn a_long_list_is_not_made_longer() {
             .until(async || (fleet.env.value(measured).await != before).then_some(()))
             .await;
     }
-    assert!(!is_pushed().await, "pushed into a list of 500");
+    assert!(!is_pushed().await, "pushed into a list of 520");
     fleet.env.wipe_redis().await;
     fleet.until(async || is_pushed().await.then_some(())).await;
 }

@@ -10,7 +10,8 @@ use crate::extract::identify;
 use crate::limits;
 
 /// Adds the `RateLimit` headers where a limited route refused a request without having counted it. Only refusals cost
-/// anything: the token is read once more, and Redis asked.
+/// anything: the token is read once more, and Redis asked. Who is sent away because there is too much to do is sent
+/// away at once.
 pub async fn allowance(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let limit = route.and_then(|route| limits::of_route(request.method().as_str(), route.as_str()));
@@ -22,8 +23,7 @@ pub async fn allowance(State(app): State<AppState>, request: Request, next: Next
         credentials.append(header::AUTHORIZATION, value.clone());
     }
     let mut response = next.run(request).await;
-    let refused = response.status().is_client_error() || response.status().is_server_error();
-    if refused
+    if response.status().is_client_error()
         && !response.headers().contains_key("ratelimit-limit")
         && let Ok(user) = identify(&app.gate, &credentials).await
     {

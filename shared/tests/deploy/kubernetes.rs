@@ -160,6 +160,21 @@ fn what_is_wrong_with_manifests_is_found() {
             "  - interval: 15s\n    path: /metrics\n    port: healthy",
             "there is no port healthy",
         ),
+        (
+            "failureThreshold: 6",
+            "failureThresholds: 6",
+            "spec.fallback: Additional properties",
+        ),
+        (
+            "poolMode: transaction",
+            "poolMode: transactions",
+            "spec.pgbouncer.poolMode",
+        ),
+        (
+            "threshold: '500'",
+            "threshold: 500",
+            "spec.triggers.0.metadata.threshold",
+        ),
     ] {
         assert!(objects.contains(right), "{right}");
         let broken = objects.replace(right, wrong);

@@ -7,28 +7,13 @@
 import re
 import sys
 
+import jsonschema
 import kubernetes_validate
 import yaml
 
-KUBERNETES = "1.34"
+from shapes import SHAPES
 
-# Kinds of other operators: what a spec must have and may have, as their published definitions say.
-OUTLINES = {
-    "postgresql.cnpg.io/v1/Cluster": (
-        {"instances", "storage"},
-        {"imageName", "postgresql", "bootstrap", "walStorage", "resources", "affinity", "monitoring", "backup"},
-    ),
-    "postgresql.cnpg.io/v1/ScheduledBackup": ({"schedule", "cluster"}, {"backupOwnerReference"}),
-    "postgresql.cnpg.io/v1/Pooler": ({"cluster", "pgbouncer"}, {"instances", "type"}),
-    "external-secrets.io/v1/ExternalSecret": ({"secretStoreRef", "target", "data"}, {"refreshInterval"}),
-    "keda.sh/v1alpha1/ScaledObject": (
-        {"scaleTargetRef", "triggers"},
-        {"pollingInterval", "cooldownPeriod", "minReplicaCount", "maxReplicaCount", "fallback", "advanced"},
-    ),
-    "monitoring.coreos.com/v1/ServiceMonitor": ({"selector", "endpoints"}, set()),
-    "monitoring.coreos.com/v1/PodMonitor": ({"selector", "podMetricsEndpoints"}, set()),
-    "monitoring.coreos.com/v1/PrometheusRule": ({"groups"}, set()),
-}
+KUBERNETES = "1.34"
 
 # What one signal to a process may take besides its graces, in seconds.
 TO_SPARE = 5
@@ -70,11 +55,9 @@ def kubernetes(documents, known):
 
 def against_schema(document):
     kind = f"{document['apiVersion']}/{document['kind']}"
-    if kind in OUTLINES:
-        required, allowed = OUTLINES[kind]
-        keys = set(document["spec"])
-        yield from (f"{key} is missing" for key in sorted(required - keys))
-        yield from (f"{key} is not part of it" for key in sorted(keys - required - allowed))
+    if kind in SHAPES:
+        for error in jsonschema.Draft202012Validator(SHAPES[kind]).iter_errors(document["spec"]):
+            yield f"spec.{'.'.join(str(part) for part in error.path)}: {error.message}"
         return
     try:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)

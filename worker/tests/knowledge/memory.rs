@@ -1,4 +1,4 @@
-//! How much memory a large ingestion takes. A measurement and no test; its figures are in docs/evaluation.md.
+//! How much memory a large ingestion takes, by the clock of the machine; the figures are in docs/evaluation.md.
 
 use crate::common::Fleet;
 use crate::killed::until;
@@ -27,18 +27,25 @@ async fn how_much_memory_rows_take() {
     ];
     let settings: Vec<_> = SETTINGS.iter().chain(&more).copied().collect();
     let worker = Process::start(&fleet, "w1", &settings);
+    let mut held = Vec::new();
     for (from, to) in [(0, 2_000), (2_000, 20_000), (20_000, 200_000)] {
         let began = std::time::Instant::now();
         let id = staged_upload(&fleet, &file(from..to, "Muat ulang")).await;
         let done = until(&fleet, id, |now| now.status.is_terminal()).await;
+        let most = most_held(&worker);
+        held.push(most);
         println!(
-            "{} rows, {} texts: the worker held at most {} MiB, {:.0} s",
+            "{} rows, {} texts: the worker held at most {most} MiB, {:.0} s",
             to - from,
             done.chunks_embedded,
-            most_held(&worker),
             began.elapsed().as_secs_f64()
         );
         // The books of the simulator are this process's memory.
         fleet.simulator.clear_calls();
     }
+    // Ten times as many rows may not take more than what an allocator keeps.
+    let [_, some, many] = held[..] else {
+        panic!("{held:?}")
+    };
+    assert!(many <= some + 16, "{held:?}");
 }
