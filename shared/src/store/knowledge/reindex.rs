@@ -198,9 +198,9 @@ pub async fn missing(
                  AND NOT EXISTS (SELECT FROM chat.knowledge_vectors v WHERE v.profile_id = $1 AND v.chunk_id = c.id)
                ORDER BY c.id LIMIT $3) c
          CROSS JOIN LATERAL (
-             SELECT v.embedding FROM chat.knowledge_chunks o
-             JOIN chat.knowledge_vectors v ON v.profile_id = $1 AND v.chunk_id = o.id
-             WHERE o.text_hash = c.text_hash LIMIT 1) t
+             SELECT v.embedding FROM (
+                 SELECT o.id FROM chat.knowledge_chunks o WHERE o.text_hash = c.text_hash OFFSET 0) o
+             JOIN chat.knowledge_vectors v ON v.profile_id = $1 AND v.chunk_id = o.id LIMIT 1) t
          ON CONFLICT DO NOTHING",
         profile_id,
         after,

@@ -17,7 +17,8 @@ pub struct Missing {
 }
 
 /// The next texts of an ingestion that have no vector of the profile, after `after`. Texts that another
-/// chunk has a vector of get a copy of it first.
+/// chunk has a vector of get a copy of it first; OFFSET 0 has them looked up by their text, because
+/// without statistics all vectors of the profile would be read for each of them.
 ///
 /// # Errors
 /// When the database fails.
@@ -39,9 +40,9 @@ pub async fn missing(
                  AND NOT EXISTS (SELECT FROM chat.knowledge_vectors v WHERE v.profile_id = $2 AND v.chunk_id = c.id)
                ORDER BY c.id LIMIT $4) c
          CROSS JOIN LATERAL (
-             SELECT v.embedding FROM chat.knowledge_chunks o
-             JOIN chat.knowledge_vectors v ON v.profile_id = $2 AND v.chunk_id = o.id
-             WHERE o.text_hash = c.text_hash LIMIT 1) t
+             SELECT v.embedding FROM (
+                 SELECT o.id FROM chat.knowledge_chunks o WHERE o.text_hash = c.text_hash OFFSET 0) o
+             JOIN chat.knowledge_vectors v ON v.profile_id = $2 AND v.chunk_id = o.id LIMIT 1) t
          ON CONFLICT DO NOTHING",
         held.id,
         profile_id,
