@@ -116,3 +116,37 @@ async fn a_persons_own_title_stays() {
     world.rename(named, "Named before the first message").await;
     assert_eq!(world.answered(named).await, None);
 }
+
+/// Who deletes holds the conversation and then wants its generations.
+#[tokio::test]
+async fn a_title_that_meets_a_deletion_waits_for_it() {
+    let world = World::new().await;
+    let conversation = world.conversation().await;
+    let title = world.answered(conversation).await.unwrap();
+    let claim = world.claim_one(title.id).await;
+    let mut deleting = world.api.user(world.user).await.unwrap();
+    conversations::delete(&mut deleting, conversation)
+        .await
+        .unwrap();
+    let storing = async {
+        let mut tx = world.worker.user(world.user).await.unwrap();
+        let (id, token) = (claim.id, claim.token);
+        let (usage_id, used) = (id::new(world.clock.now()), usage());
+        let done = generations::finish_title(&mut tx, id, token, usage_id, &used, Some("A title"));
+        let done = done.await.unwrap();
+        tx.commit().await.unwrap();
+        done
+    };
+    let deletion = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while world.value(waiting).await == "0" {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        generations::cancel_unfinished(&mut deleting, conversation, true)
+            .await
+            .unwrap();
+        deleting.commit().await.unwrap();
+    };
+    let (done, ()) = tokio::join!(storing, deletion);
+    assert!(matches!(done, TitleFinished::Fenced), "{done:?}");
+}

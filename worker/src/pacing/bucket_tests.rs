@@ -133,10 +133,13 @@ async fn check(redis: &Redis, calls: u32, steps: &[Step]) -> TestCaseResult {
     // Everybody who comes when told is served in the end.
     let waiting = u64::try_from(play.waiting.len()).unwrap();
     let gap = micros(play.limit.gap());
+    // Who left without a word is waited for as well.
+    let left = steps.iter().filter(|step| matches!(step, Step::Leave(_)));
+    let left = u64::try_from(left.count()).unwrap();
     let end = play.now.max(play.closed_until)
         + MINUTE
         + (waiting + 1) * gap
-        + micros(GRACE) * (waiting + 1);
+        + micros(GRACE) * (waiting + left + 1);
     while !play.waiting.is_empty() {
         play.step(&Step::Return(0)).await;
         prop_assert!(play.now <= end, "{} still wait", play.waiting.len());

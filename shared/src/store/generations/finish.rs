@@ -358,6 +358,17 @@ pub async fn finish_title(
     title: Option<&str>,
 ) -> StoreResult<TitleFinished> {
     let user_id = tx.user_id();
+    // The conversation before its generations, as whoever deletes it does.
+    sqlx::query!(
+        "SELECT c.id FROM chat.conversations c
+         WHERE c.user_id = $2
+           AND c.id = (SELECT g.conversation_id FROM chat.generations g WHERE g.id = $1 AND g.user_id = $2)
+         FOR NO KEY UPDATE",
+        id,
+        user_id,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
     let done = sqlx::query!(
         r#"WITH done AS (
                UPDATE chat.generations g
